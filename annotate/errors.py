@@ -1,0 +1,52 @@
+"""What can go wrong in annotation, as one small tree. Messages are written for the person who asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class AnnotateError(Exception):
+    """Raised when a request to this app cannot be honoured; its text may be shown to the user."""
+
+
+class NotFound(AnnotateError):
+    """Raised when a project, snapshot or file that was named does not exist in the workspace."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """One refused row of an import: its line number (from 1) and why."""
+
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}"
+
+
+class ImportRefused(AnnotateError):
+    """Raised when a file cannot be imported as a whole; nothing of it was stored."""
+
+    def __init__(self, message: str, bad_rows: list[BadRow] | None = None) -> None:
+        super().__init__(message)
+        self.bad_rows = bad_rows or []
+
+
+class NothingToFreeze(AnnotateError):
+    """Raised when a snapshot would hold no rows (or no held-out rows)."""
+
+
+class LeaseLost(AnnotateError):
+    """Raised when a judgment arrives for an assignment that is no longer its annotator's."""
+
+
+class KeyReused(AnnotateError):
+    """Raised when an idempotency key comes back with another body."""
+
+
+class NothingToUndo(AnnotateError):
+    """Raised when there is no judgment of this annotator that may still be undone."""
+
+
+class ProjectClosed(AnnotateError):
+    """Raised when a project is paused or closed and takes no judgments."""

@@ -1,0 +1,28 @@
+"""The annotation side of the loop, in the order data flows through it."""
+
+from annotate.models.assignments import Assignment
+from annotate.models.comparisons import Comparison, Response, ResponseOrigin
+from annotate.models.judgments import Answer, Judgment
+from annotate.models.preferences import Aggregation, Preference
+from annotate.models.projects import Annotator, Guideline, Project
+from annotate.models.prompts import Prompt, PromptSet, PromptSetEntry
+from annotate.models.snapshots import Snapshot, SnapshotRow
+
+__all__ = [
+    "Aggregation",
+    "Annotator",
+    "Answer",
+    "Assignment",
+    "Comparison",
+    "Guideline",
+    "Judgment",
+    "Preference",
+    "Project",
+    "Prompt",
+    "PromptSet",
+    "PromptSetEntry",
+    "Response",
+    "ResponseOrigin",
+    "Snapshot",
+    "SnapshotRow",
+]

@@ -1,0 +1,128 @@
+"""Responses, where they came from, and the pairs of them that are put up for judgment."""
+
+from __future__ import annotations
+
+import random
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from annotate.models.projects import Project
+from annotate.models.prompts import Prompt
+from rlhf_platform.accounts.models import Workspace
+
+
+class Response(models.Model):
+    """One answer to a prompt. Two equal texts are one response with two origins."""
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="responses")
+    text = models.TextField(blank=True)
+    #: SHA-256 of `text` in UTF-8.
+    digest = models.CharField(max_length=64)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["prompt", "digest"], name="response_once_per_prompt")
+        ]
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+
+class ResponseOrigin(models.Model):
+    """Where a response came from. `reference` is opaque here: training gives it meaning."""
+
+    class Kind(models.TextChoices):
+        MODEL = "model", "Model"
+        PERSON = "person", "Person"
+        IMPORT = "import", "Import"
+
+    response = models.ForeignKey(Response, on_delete=models.CASCADE, related_name="origins")
+    kind = models.CharField(max_length=6, choices=Kind.choices)
+    reference = models.CharField(max_length=200)
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True
+    )
+    details = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["response", "kind", "reference"], name="response_origin_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(kind__in=["model", "person", "import"]),
+                name="response_origin_kind",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.reference}"
+
+
+def random_key() -> int:
+    """A draw for the serving order; not a secret."""
+    return random.getrandbits(62)  # noqa: S311 - an order, not a secret
+
+
+class Comparison(models.Model):
+    """Two responses to one prompt, put up for judgment in one project.
+
+    `slots` counts the judgments still wanted beyond those made and those leased:
+    overlap = judged + leased + slots. It is kept by the serving and judging services under a row lock
+    (and by the check below), so that an open slot is found through an index.
+    """
+
+    class Origin(models.TextChoices):
+        IMPORT = "import", "Import"
+        COLD_START = "cold_start", "Cold start"
+        ON_POLICY = "on_policy", "Two samples of one policy"
+        OLD_NEW = "old_new", "Old against new policy"
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="comparisons")
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT)
+    response_a = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+")
+    response_b = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+")
+    #: SHA-256 over the prompt digest and the two response digests in sorted order.
+    digest = models.CharField(max_length=64)
+    origin = models.CharField(max_length=10, choices=Origin.choices)
+    #: Opaque: the round or import that selected this pair, e.g. "round:3".
+    origin_reference = models.CharField(max_length=200, blank=True)
+    #: Probability with which selection drew this pair; null where nothing was drawn.
+    propensity = models.FloatField(null=True, blank=True)
+    priority = models.SmallIntegerField(default=0)
+    random_key = models.BigIntegerField(default=random_key)
+    slots = models.PositiveSmallIntegerField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "digest"], name="comparison_once_per_project"
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(response_a=models.F("response_b")),
+                name="comparison_of_two_different_responses",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(propensity__isnull=True)
+                | models.Q(propensity__gt=0, propensity__lte=1),
+                name="comparison_propensity",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                "project",
+                models.F("priority").desc(),
+                "random_key",
+                name="comparison_next_open",
+                condition=models.Q(slots__gt=0),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"comparison {self.pk}"

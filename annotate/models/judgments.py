@@ -1,0 +1,84 @@
+"""Judgments: what people said. Rows are only ever added."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from annotate.models.assignments import Assignment
+from annotate.models.comparisons import Comparison
+from annotate.models.projects import Annotator, Guideline
+from rlhf_platform.accounts.models import Workspace
+
+
+class Answer(models.TextChoices):
+    """What a judgment says of responses A and B (not of left and right)."""
+
+    A = "a", "A is better"
+    B = "b", "B is better"
+    TIE = "tie", "Tie"
+    BOTH_BAD = "both_bad", "Both bad"
+    #: An undo: this row takes back the one it supersedes and says nothing itself.
+    WITHDRAWN = "withdrawn", "Taken back"
+
+
+class JudgmentQuerySet(models.QuerySet["Judgment"]):
+    def current(self) -> JudgmentQuerySet:
+        """Judgments that stand: not superseded and not themselves a withdrawal."""
+        return self.filter(superseded_by__isnull=True).exclude(answer=Answer.WITHDRAWN)
+
+
+class Judgment(models.Model):
+    """One annotator's answer to one comparison, at one time, under one version of the guidelines.
+
+    A later word of the same person is a new row whose `supersedes` names this one; the two unique
+    constraints make that a single chain per person and comparison, on both databases.
+    """
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
+    comparison = models.ForeignKey(Comparison, on_delete=models.PROTECT, related_name="judgments")
+    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="judgments")
+    #: Null for imported judgments.
+    assignment = models.ForeignKey(
+        Assignment, on_delete=models.PROTECT, null=True, blank=True, related_name="judgments"
+    )
+    guideline = models.ForeignKey(Guideline, on_delete=models.PROTECT, null=True, blank=True)
+    answer = models.CharField(max_length=9, choices=Answer.choices)
+    #: True when response B was shown on the left; null where it is not known (imports).
+    swapped = models.BooleanField(null=True)
+    rationale = models.TextField(blank=True)
+    #: Milliseconds the pair was in view and the person active; null for imports.
+    active_ms = models.PositiveIntegerField(null=True, blank=True)
+    #: Made by the client before the first send; the same key never stores two rows.
+    idempotency_key = models.CharField(max_length=120)
+    #: SHA-256 of what was sent under the key, to tell a repeat from a reuse.
+    body_digest = models.CharField(max_length=64)
+    supersedes = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="superseded_by"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = JudgmentQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["annotator", "idempotency_key"], name="judgment_key_once_per_annotator"
+            ),
+            models.UniqueConstraint(
+                fields=["comparison", "annotator"],
+                condition=models.Q(supersedes__isnull=True),
+                name="judgment_one_chain_per_annotator",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(answer__in=Answer.values), name="judgment_answer"
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(answer="withdrawn") | models.Q(supersedes__isnull=False),
+                name="judgment_withdrawal_supersedes",
+            ),
+        ]
+        indexes = [models.Index(fields=["annotator", "created_at"], name="judgment_of_annotator")]
+
+    def __str__(self) -> str:
+        return f"{self.annotator} on {self.comparison}: {self.answer}"

@@ -1,0 +1,68 @@
+"""Belief: what the judgments of a comparison amount to, under a stated rule."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from annotate.models.comparisons import Comparison
+from annotate.models.judgments import Judgment
+from annotate.models.projects import Project
+from rlhf_platform.accounts.models import Workspace
+
+
+class Aggregation(models.Model):
+    """One pass over a project's judgments under one rule. Later passes are later rows."""
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="aggregations")
+    #: The rule in full, e.g. {"name": "majority", "version": 1, "ties": "kept", …}.
+    rule = models.JSONField()
+    #: Counts by outcome and agreement figures at the time.
+    summary = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.project}: {self.rule.get('name')} of {self.created_at:%Y-%m-%d %H:%M}"
+
+
+class Preference(models.Model):
+    """The belief about one comparison: P(A better), the counts behind it, and the judgments themselves."""
+
+    class Outcome(models.TextChoices):
+        A = "a", "A is better"
+        B = "b", "B is better"
+        TIE = "tie", "Tie"
+        BOTH_BAD = "both_bad", "Both bad"
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
+    aggregation = models.ForeignKey(
+        Aggregation, on_delete=models.CASCADE, related_name="preferences"
+    )
+    comparison = models.ForeignKey(Comparison, on_delete=models.PROTECT, related_name="preferences")
+    outcome = models.CharField(max_length=8, choices=Outcome.choices)
+    #: P(response A is better than response B) in [0, 1]; ties count half.
+    probability = models.FloatField()
+    n_a = models.PositiveIntegerField()
+    n_b = models.PositiveIntegerField()
+    n_tie = models.PositiveIntegerField()
+    n_both_bad = models.PositiveIntegerField()
+    judgments = models.ManyToManyField(Judgment, related_name="preferences")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["aggregation", "comparison"], name="preference_once_per_aggregation"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(probability__gte=0, probability__lte=1),
+                name="preference_probability",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(outcome__in=["a", "b", "tie", "both_bad"]),
+                name="preference_outcome",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.comparison}: {self.outcome} ({self.probability:.2f})"

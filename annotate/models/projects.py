@@ -1,0 +1,120 @@
+"""A labelling effort, its versioned guidelines, and those who judge in it."""
+
+from __future__ import annotations
+
+import secrets
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from rlhf_platform.accounts.models import Workspace
+
+
+class Project(models.Model):
+    """A labelling effort: what is asked, how many answers each comparison needs, for how long."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "Open"
+        PAUSED = "paused", "Paused"
+        CLOSED = "closed", "Closed"
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="projects")
+    slug = models.SlugField()
+    name = models.CharField(max_length=120)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
+    #: How many people judge each comparison.
+    overlap = models.PositiveSmallIntegerField(default=1)
+    allow_tie = models.BooleanField(default=True)
+    allow_both_bad = models.BooleanField(default=True)
+    #: Seconds an annotator keeps a comparison before it is offered to someone else.
+    lease_s = models.PositiveIntegerField(default=900)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "slug"], name="project_slug_in_workspace"),
+            models.CheckConstraint(
+                condition=models.Q(overlap__gte=1, overlap__lte=100),
+                name="project_overlap_1_to_100",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(lease_s__gte=10), name="project_lease_at_least_10_s"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(state__in=["open", "paused", "closed"]), name="project_state"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Guideline(models.Model):
+    """One version of a project's instructions; a judgment names the version it was made under."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="guidelines")
+    version = models.PositiveIntegerField()
+    text = models.TextField(blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "version"], name="guideline_version_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project} guidelines v{self.version}"
+
+
+def new_pseudonym_key() -> str:
+    return secrets.token_hex(32)
+
+
+class Annotator(models.Model):
+    """Whoever judges in a workspace: a member, a person known only from an import, or a model.
+
+    Exports hold an HMAC of the id under `pseudonym_key`; erasing the key makes them anonymous.
+    """
+
+    class Kind(models.TextChoices):
+        MEMBER = "member", "Member"
+        IMPORTED = "imported", "Imported person"
+        MODEL = "model", "Model"
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="annotators")
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True
+    )
+    #: For imported people and models: the name their source gives them, e.g. "pandalm:annotator1".
+    external_name = models.CharField(max_length=200, blank=True)
+    pseudonym_key = models.CharField(max_length=64, default=new_pseudonym_key)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "user"],
+                condition=models.Q(user__isnull=False),
+                name="annotator_once_per_member",
+            ),
+            models.UniqueConstraint(
+                fields=["workspace", "kind", "external_name"],
+                condition=models.Q(user__isnull=True),
+                name="annotator_once_per_external_name",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(kind="member", user__isnull=False, external_name="")
+                | (
+                    models.Q(kind__in=["imported", "model"], user__isnull=True)
+                    & ~models.Q(external_name="")
+                ),
+                name="annotator_is_a_member_or_external",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.user) if self.user else self.external_name

@@ -1,0 +1,77 @@
+"""Prompts (the conversation so far) and named, versioned sets of them."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from rlhf_platform.accounts.models import Workspace
+
+
+class Prompt(models.Model):
+    """A conversation that waits for an answer: `[{"role": "user", "content": "…"}, …]`."""
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
+    messages = models.JSONField()
+    #: SHA-256 of the canonical JSON of `messages`.
+    digest = models.CharField(max_length=64)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "digest"], name="prompt_once_per_workspace"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.messages[-1]["content"])[:80]
+
+
+class PromptSet(models.Model):
+    """A named, versioned list of prompts and what it may be used for."""
+
+    class Use(models.TextChoices):
+        TRAIN = "train", "Train"
+        EVALUATION = "evaluation", "Evaluation"
+        FRESH = "fresh", "Fresh samples"
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
+    name = models.SlugField()
+    version = models.PositiveIntegerField(default=1)
+    use = models.CharField(max_length=10, choices=Use.choices)
+    prompts = models.ManyToManyField(Prompt, through="PromptSetEntry")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "name", "version"], name="prompt_set_version_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(use__in=["train", "evaluation", "fresh"]), name="prompt_set_use"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version}"
+
+
+class PromptSetEntry(models.Model):
+    """One prompt's place in one set."""
+
+    prompt_set = models.ForeignKey(PromptSet, on_delete=models.CASCADE, related_name="entries")
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT)
+    position = models.PositiveIntegerField()
+
+    class Meta:
+        ordering = ("position",)
+        constraints = [
+            models.UniqueConstraint(fields=["prompt_set", "prompt"], name="prompt_once_per_set"),
+            models.UniqueConstraint(
+                fields=["prompt_set", "position"], name="position_once_per_set"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.prompt_set} [{self.position}]"

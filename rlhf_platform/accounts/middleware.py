@@ -1,0 +1,40 @@
+"""Which workspace a request is about, and what the person may do there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.functional import SimpleLazyObject
+
+from rlhf_platform.accounts.models import Membership
+
+SESSION_KEY = "workspace"
+
+
+def current_membership(request: HttpRequest) -> Membership | None:
+    """The membership chosen in this session, or the person's first; None for strangers."""
+    if not request.user.is_authenticated:
+        return None
+    memberships = Membership.objects.filter(user=request.user, user__is_active=True)
+    memberships = memberships.select_related("workspace").order_by("created_at", "id")
+    chosen = request.session.get(SESSION_KEY)
+    found = memberships.filter(workspace_id=chosen).first() if chosen else None
+    return found or memberships.first()
+
+
+class WorkspaceMiddleware:
+    """Puts a lazy `request.membership` on every request; no query unless it is read."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.membership = SimpleLazyObject(lambda: current_membership(request))  # type: ignore[attr-defined]
+        return self.get_response(request)
+
+
+def workspace_context(request: HttpRequest) -> dict[str, Any]:
+    """Template context: the membership of the page's reader."""
+    return {"membership": getattr(request, "membership", None)}

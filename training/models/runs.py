@@ -1,0 +1,91 @@
+"""Runs of the engine, with the events and metrics read back from their folders."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from rlhf_platform.accounts.models import Workspace
+from training.models.rounds import Round
+
+
+class Run(models.Model):
+    """One execution of the engine: its config, its folder, what came out. Its state is its job's."""
+
+    class Method(models.TextChoices):
+        SFT = "sft", "Supervised fine-tuning"
+        REWARD = "reward", "Reward model"
+        DPO = "dpo", "DPO"
+        PPO = "ppo", "PPO"
+        EVALUATE = "evaluate", "Evaluation"
+        SAMPLE = "sample", "Sampling"
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
+    round = models.ForeignKey(
+        Round, on_delete=models.PROTECT, null=True, blank=True, related_name="runs"
+    )
+    method = models.CharField(max_length=8, choices=Method.choices)
+    #: The engine's config.json, as written to the folder.
+    config = models.JSONField()
+    #: Folder relative to RUNS_DIR.
+    folder = models.CharField(max_length=200, unique=True)
+    #: The version whose weights this run starts from or samples.
+    version = models.ForeignKey(
+        "training.ModelVersion", on_delete=models.PROTECT, related_name="runs_from_here"
+    )
+    #: result.json once it ended.
+    result = models.JSONField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    method__in=["sft", "reward", "dpo", "ppo", "evaluate", "sample"]
+                ),
+                name="run_method",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.pk} ({self.method})"
+
+
+class RunEvent(models.Model):
+    """One line of events.jsonl, keyed so that forwarding it twice stores it once."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events")
+    #: Number of the job's attempt, from 1.
+    attempt = models.PositiveIntegerField()
+    seq = models.PositiveIntegerField()
+    kind = models.CharField(max_length=20)
+    at = models.DateTimeField()
+    body = models.JSONField()
+
+    class Meta:
+        ordering = ("attempt", "seq")
+        constraints = [
+            models.UniqueConstraint(fields=["run", "attempt", "seq"], name="run_event_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run} {self.kind} {self.attempt}.{self.seq}"
+
+
+class RunMetric(models.Model):
+    """One point of one curve; a later attempt overwrites the same step."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="metrics")
+    name = models.CharField(max_length=60)
+    step = models.PositiveIntegerField()
+    value = models.FloatField()
+    attempt = models.PositiveIntegerField()
+
+    class Meta:
+        ordering = ("name", "step")
+        constraints = [
+            models.UniqueConstraint(fields=["run", "name", "step"], name="run_metric_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.step}] = {self.value}"
