@@ -1,4 +1,4 @@
-"""What can go wrong in annotation, as one small tree. Messages are written for the person who asked."""
+"""What can go wrong in annotation: one small tree, worded for the person who asked."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def words(name: str, default: str = "") -> list[str]:
 
 
 def secret_key(folder: Path) -> str:
-    """SECRET_KEY from the environment, or one made on first start and kept in `folder` (mode 0600)."""
+    """SECRET_KEY, or a key made on first start and kept in `folder` (mode 0600)."""
     given = text("SECRET_KEY")
     if given:
         if len(given) < 32:
@@ -85,7 +85,7 @@ def database(url: str) -> dict[str, Any]:
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(path),
-            # The three settings without which SQLite answers "database is locked" under two writers.
+            # Without these three SQLite answers "database is locked" under two writers.
             "OPTIONS": {
                 "timeout": 20,
                 "transaction_mode": "IMMEDIATE",

@@ -1,4 +1,4 @@
-"""The one settings module. Every knob comes from the environment (see docs/reference/settings.md)."""
+"""The one settings module; every knob comes from the environment (docs/reference/settings.md)."""
 
 from __future__ import annotations
 

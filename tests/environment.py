@@ -1,6 +1,6 @@
 """Loaded by pytest before Django reads its settings: a throw-away data folder and database.
 
-TEST_DATABASE_URL runs the same suite on another database (`make test` does so where PostgreSQL answers).
+TEST_DATABASE_URL runs the same suite on another database (`make test` does so with PostgreSQL).
 """
 
 from __future__ import annotations

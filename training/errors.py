@@ -24,4 +24,4 @@ class LostLease(TrainingError):
 
 
 class HubRefused(TrainingError):
-    """Raised when the Hub does not take a push: no token, no right, no such repository, no network."""
+    """Raised when the Hub does not take a push: no token, no right, no network."""

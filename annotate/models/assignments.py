@@ -13,7 +13,7 @@ from rlhf_platform.accounts.models import Workspace
 
 
 class Assignment(models.Model):
-    """One comparison in one annotator's hands. At most one live or judged per person and comparison."""
+    """One comparison in one annotator's hands: one live or judged per person and comparison."""
 
     class State(models.TextChoices):
         LEASED = "leased", "Leased"

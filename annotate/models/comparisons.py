@@ -65,15 +65,15 @@ class ResponseOrigin(models.Model):
 
 def random_key() -> int:
     """A draw for the serving order; not a secret."""
-    return random.getrandbits(62)  # noqa: S311 - an order, not a secret
+    return random.getrandbits(62)
 
 
 class Comparison(models.Model):
     """Two responses to one prompt, put up for judgment in one project.
 
     `slots` counts the judgments still wanted beyond those made and those leased:
-    overlap = judged + leased + slots. It is kept by the serving and judging services under a row lock
-    (and by the check below), so that an open slot is found through an index.
+    overlap = judged + leased + slots. The serving and judging services keep it under a row lock, so
+    that an open slot is found through an index.
     """
 
     class Origin(models.TextChoices):

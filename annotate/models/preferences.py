@@ -27,7 +27,7 @@ class Aggregation(models.Model):
 
 
 class Preference(models.Model):
-    """The belief about one comparison: P(A better), the counts behind it, and the judgments themselves."""
+    """The belief about one comparison: P(A better), the counts and judgments behind it."""
 
     class Outcome(models.TextChoices):
         A = "a", "A is better"

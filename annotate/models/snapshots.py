@@ -18,7 +18,7 @@ class Snapshot(models.Model):
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="snapshots")
     aggregation = models.ForeignKey(Aggregation, on_delete=models.PROTECT)
     number = models.PositiveIntegerField()
-    #: How rows were chosen, labelled and split: {"ties": "dropped", "test_fraction": 0.2, "salt": …}.
+    #: How rows were chosen, labelled, split: {"ties": "dropped", "test_fraction": 0.2, "salt": …}.
     rule = models.JSONField()
     #: Counts of rows kept and dropped by reason, agreement, guideline versions, annotators.
     summary = models.JSONField(default=dict)

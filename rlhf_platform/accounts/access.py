@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 
 from rlhf_platform.accounts.models import Membership, Role, User
 
@@ -18,7 +18,7 @@ View = Callable[..., HttpResponseBase]
 class MemberRequest(HttpRequest):
     """A request that has passed `requires`: the user is known and a member."""
 
-    user: User  # type: ignore[assignment]
+    user: User
     membership: Membership
 
 
@@ -33,8 +33,7 @@ def requires(role: Role) -> Callable[[View], View]:
             membership = request.membership  # type: ignore[attr-defined]
             if not membership or not membership.allows(role):
                 raise PermissionDenied(f"This page needs the role {role.label.lower()} or above.")
-            response: HttpResponse = view(request, *args, **kwargs)
-            return response
+            return view(request, *args, **kwargs)
 
         gate.required_role = role  # type: ignore[attr-defined]
         return gate

@@ -1,6 +1,6 @@
 """People, workspaces, roles, and the two kinds of secret that stand for a person.
 
-Secrets (API tokens, sign-in links) are stored as SHA-256 digests only; the plain text is shown once.
+Secrets (API tokens, sign-in links) are stored as SHA-256 digests; the plain text is shown once.
 """
 
 from __future__ import annotations

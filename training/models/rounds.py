@@ -14,7 +14,7 @@ from training.models.policies import ModelVersion
 
 
 class Round(models.Model):
-    """Snapshot → reward model → policy → evaluation → samples → new comparisons, and the verdict."""
+    """Snapshot → reward model → policy → evaluation → samples → comparisons → verdict."""
 
     class Method(models.TextChoices):
         SFT = "sft", "SFT only"
@@ -51,7 +51,7 @@ class Round(models.Model):
     reference = models.ForeignKey(
         ModelVersion, on_delete=models.PROTECT, related_name="rounds_from_here"
     )
-    #: Given at launch to reuse an earlier reward model; otherwise filled when this round trains one.
+    #: Given at launch to reuse a reward model; otherwise filled when this round trains one.
     reward_version = models.ForeignKey(
         ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
@@ -61,7 +61,7 @@ class Round(models.Model):
     )
     #: Prompts that the new policy answers for the annotators.
     fresh_prompts = models.ForeignKey(PromptSet, on_delete=models.PROTECT, related_name="+")
-    #: Per-stage settings as asked at launch: {"sft": {...}|null, "reward": {...}, "policy": {...}, …}.
+    #: Settings per stage as asked at launch: {"sft": {…}|null, "reward": {…}, "policy": {…}, …}.
     config = models.JSONField(default=dict)
     #: Why it failed or was cancelled, in plain words.
     reason = models.TextField(blank=True)

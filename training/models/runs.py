@@ -10,7 +10,7 @@ from training.models.rounds import Round
 
 
 class Run(models.Model):
-    """One execution of the engine: its config, its folder, what came out. Its state is its job's."""
+    """One execution of the engine: config, folder, what came out. Its state is its job's."""
 
     class Method(models.TextChoices):
         SFT = "sft", "Supervised fine-tuning"
