@@ -1,0 +1,419 @@
+"""config.json as frozen dataclasses: what a run does, validated before anything is loaded.
+
+Field names follow TRL and the papers where the meaning is the same; else units are in the name.
+This module imports no torch, so that forms and services can validate before a job exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from training.engine.errors import ConfigError
+
+SCHEMA = 1
+METHODS = ("sft", "reward", "dpo", "ppo", "evaluate", "sample")
+
+
+def check(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Raise a ConfigError that says field, value and what is allowed."""
+    if not condition:
+        raise ConfigError(f"{name} is {value!r}; allowed: {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    """The base model and how its weights are held."""
+
+    source: str
+    """`demo` (the packaged SmolLM2), a Hub id, a local folder, or a .gguf file."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub id."""
+    dtype: str = "float32"
+    """Compute type: float32 or bfloat16."""
+    quantization: str = "none"
+    """none, int8, or nf4 (4-bit NormalFloat, QLoRA: arXiv 2305.14314)."""
+    double_quant: bool = True
+    """Quantize the quantization constants too (nf4 only; 4.127 instead of 4.5 bits a weight)."""
+
+    def __post_init__(self) -> None:
+        check(
+            bool(self.source), "base.source", self.source, "demo, a Hub id, a folder, a .gguf file"
+        )
+        check(self.dtype in ("float32", "bfloat16"), "base.dtype", self.dtype, "float32, bfloat16")
+        check(
+            self.quantization in ("none", "int8", "nf4"),
+            "base.quantization",
+            self.quantization,
+            "none, int8, nf4",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """The LoRA adapter that is trained (arXiv 2106.09685)."""
+
+    r: int = 16
+    """Rank."""
+    alpha: int = 32
+    """Scale: the update is multiplied by alpha / r."""
+    dropout: float = 0.0
+    """Dropout on the adapter's input while training SFT; preference methods need 0."""
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    """Names of the linear layers that get an adapter."""
+    init_from: str | None = None
+    """Folder of the adapter to start from; for DPO and PPO also the reference."""
+
+    def __post_init__(self) -> None:
+        check(1 <= self.r <= 1024, "adapter.r", self.r, "1 to 1024")
+        check(1 <= self.alpha <= 4096, "adapter.alpha", self.alpha, "1 to 4096")
+        check(0.0 <= self.dropout < 1.0, "adapter.dropout", self.dropout, "0 up to below 1")
+        check(
+            bool(self.target_modules), "adapter.target_modules", self.target_modules, "one or more"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Files relative to the run folder, and bounds in tokens."""
+
+    train: str = "data/train.jsonl"
+    """Training rows."""
+    test: str = "data/test.jsonl"
+    """Held-out rows."""
+    prompts: str = "data/prompts.jsonl"
+    """Prompts for ppo and sample."""
+    max_length: int = 1024
+    """Tokens of prompt and response together; longer responses are cut (and counted)."""
+    max_prompt_length: int = 512
+    """Tokens of a prompt; rows with longer prompts are left out (and counted)."""
+
+    def __post_init__(self) -> None:
+        check(8 <= self.max_length <= 1_000_000, "data.max_length", self.max_length, "8 to 1000000")
+        check(
+            1 <= self.max_prompt_length < self.max_length,
+            "data.max_prompt_length",
+            self.max_prompt_length,
+            "1 up to below data.max_length",
+        )
+        for name in ("train", "test", "prompts"):
+            value = getattr(self, name)
+            inside = not value.startswith("/") and ".." not in value.split("/")
+            check(inside, f"data.{name}", value, "a path inside the run folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW and its schedule."""
+
+    lr: float = 2e-4
+    """Peak learning rate."""
+    batch_size: int = 4
+    """Rows (pairs, conversations) per optimizer step."""
+    epochs: int = 1
+    """Passes over the training rows."""
+    max_steps: int | None = None
+    """Stop after so many optimizer steps even inside an epoch."""
+    warmup_ratio: float = 0.03
+    """Share of the steps over which the rate rises from 0."""
+    schedule: str = "linear"
+    """linear (to 0) or constant after the warm-up."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    adam_eps: float = 1e-8
+    """Adam's epsilon (PPO papers use 1e-5)."""
+
+    def __post_init__(self) -> None:
+        check(0.0 < self.lr <= 1.0, "optim.lr", self.lr, "above 0 up to 1")
+        check(1 <= self.batch_size <= 4096, "optim.batch_size", self.batch_size, "1 to 4096")
+        check(1 <= self.epochs <= 1000, "optim.epochs", self.epochs, "1 to 1000")
+        check(
+            self.max_steps is None or self.max_steps >= 1,
+            "optim.max_steps",
+            self.max_steps,
+            "1 or more",
+        )
+        check(0.0 <= self.warmup_ratio <= 1.0, "optim.warmup_ratio", self.warmup_ratio, "0 to 1")
+        check(
+            self.schedule in ("linear", "constant"),
+            "optim.schedule",
+            self.schedule,
+            "linear, constant",
+        )
+        check(self.weight_decay >= 0.0, "optim.weight_decay", self.weight_decay, "0 or more")
+        check(self.max_grad_norm > 0.0, "optim.max_grad_norm", self.max_grad_norm, "above 0")
+        check(self.adam_eps > 0.0, "optim.adam_eps", self.adam_eps, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig:
+    """Supervised fine-tuning: cross-entropy on assistant turns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Bradley-Terry reward model."""
+
+    centring: float = 0.0
+    """Weight of (r_chosen + r_rejected)², which keeps scores around 0 (arXiv 2312.09244)."""
+
+    def __post_init__(self) -> None:
+        check(self.centring >= 0.0, "reward.centring", self.centring, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOConfig:
+    """Direct preference optimization (arXiv 2305.18290)."""
+
+    beta: float = 0.1
+    """Strength of the pull to the reference."""
+    label_smoothing: float = 0.0
+    """Assumed share of flipped labels (conservative DPO); 0 is plain DPO."""
+
+    def __post_init__(self) -> None:
+        check(self.beta > 0.0, "dpo.beta", self.beta, "above 0")
+        check(
+            0.0 <= self.label_smoothing < 0.5,
+            "dpo.label_smoothing",
+            self.label_smoothing,
+            "0 up to below 0.5",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Proximal policy optimization on a reward adapter (arXiv 1707.06347, 2403.17031)."""
+
+    reward_adapter: str
+    """Folder of the reward adapter that scores the rollouts."""
+    updates: int = 8
+    """Rollout-and-update turns."""
+    episodes_per_update: int = 8
+    """Prompts answered per update."""
+    max_new_tokens: int = 48
+    """Longest response in tokens."""
+    temperature: float = 1.0
+    """Sampling temperature; logits are divided by it in policy and reference alike."""
+    epochs: int = 4
+    """Passes over each rollout buffer."""
+    minibatch_size: int = 4
+    """Episodes per optimizer step."""
+    kl_coef: float = 0.05
+    """Weight of the per-token KL to the reference in the reward."""
+    cliprange: float = 0.2
+    """How far the probability ratio may leave 1."""
+    cliprange_value: float = 0.2
+    """How far a value may leave its rollout's value."""
+    vf_coef: float = 0.1
+    """Weight of the value loss."""
+    gamma: float = 1.0
+    """Discount."""
+    lam: float = 0.95
+    """Lambda of the generalised advantage estimate."""
+    missing_eos_penalty: float = 1.0
+    """Taken from the score of a response that was cut before it ended itself."""
+    whiten_rewards: bool = False
+    """Scale rewards to variance 1 (their mean stays)."""
+    eval_prompts: int = 16
+    """Prompts on which reward and KL are measured before and after."""
+
+    def __post_init__(self) -> None:
+        check(bool(self.reward_adapter), "ppo.reward_adapter", self.reward_adapter, "a folder")
+        for name in (
+            "updates",
+            "episodes_per_update",
+            "max_new_tokens",
+            "epochs",
+            "minibatch_size",
+        ):
+            value = getattr(self, name)
+            check(1 <= value <= 100_000, f"ppo.{name}", value, "1 to 100000")
+        check(self.eval_prompts >= 1, "ppo.eval_prompts", self.eval_prompts, "1 or more")
+        check(self.temperature > 0.0, "ppo.temperature", self.temperature, "above 0")
+        for name in ("kl_coef", "vf_coef", "missing_eos_penalty"):
+            value = getattr(self, name)
+            check(value >= 0.0, f"ppo.{name}", value, "0 or more")
+        for name in ("cliprange", "cliprange_value"):
+            value = getattr(self, name)
+            check(value > 0.0, f"ppo.{name}", value, "above 0")
+        for name in ("gamma", "lam"):
+            value = getattr(self, name)
+            check(0.0 <= value <= 1.0, f"ppo.{name}", value, "0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Measurements on held-out rows; each part runs where its adapter is given."""
+
+    reward_adapter: str | None = None
+    """Reward adapter: accuracy and margin on the held-out pairs."""
+    policy_adapter: str | None = None
+    """Policy adapter: implicit-reward margin and accuracy against the reference."""
+    reference_adapter: str | None = None
+    """What the policy is compared with; the bare base where none is given."""
+    beta: float = 0.1
+    """Scale of the implicit reward."""
+    generate: int = 0
+    """Answer so many held-out prompts with policy and reference: reward, KL, length, EOS rate."""
+    max_new_tokens: int = 48
+    """Longest generated response in tokens."""
+
+    def __post_init__(self) -> None:
+        check(self.beta > 0.0, "evaluate.beta", self.beta, "above 0")
+        check(self.generate >= 0, "evaluate.generate", self.generate, "0 or more")
+        check(self.max_new_tokens >= 1, "evaluate.max_new_tokens", self.max_new_tokens, "1 or more")
+        check(
+            self.reward_adapter is not None or self.policy_adapter is not None,
+            "evaluate",
+            "without adapters",
+            "reward_adapter, policy_adapter, or both",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Answers to prompts, for people to judge."""
+
+    samples_per_prompt: int = 2
+    """Different answers to each prompt."""
+    max_new_tokens: int = 64
+    """Longest response in tokens."""
+    temperature: float = 1.0
+    """Sampling temperature; 0 takes the most probable token."""
+    top_p: float = 1.0
+    """Sample from the most probable tokens that together hold this probability."""
+
+    def __post_init__(self) -> None:
+        check(
+            1 <= self.samples_per_prompt <= 64,
+            "sample.samples_per_prompt",
+            self.samples_per_prompt,
+            "1 to 64",
+        )
+        check(
+            1 <= self.max_new_tokens <= 100_000,
+            "sample.max_new_tokens",
+            self.max_new_tokens,
+            "1 to 100000",
+        )
+        check(0.0 <= self.temperature <= 10.0, "sample.temperature", self.temperature, "0 to 10")
+        check(0.0 < self.top_p <= 1.0, "sample.top_p", self.top_p, "above 0 up to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything one run does. Exactly one method section is filled: that of `method`."""
+
+    schema: int = SCHEMA
+    """Version of this layout; a newer one is refused."""
+    method: str
+    """sft, reward, dpo, ppo, evaluate or sample."""
+    seed: int = 0
+    """Seed of every random draw."""
+    threads: int = 2
+    """Processor threads; part of the config because sums depend on it."""
+    base: BaseConfig
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    row_budget: int = 2048
+    """Tokens in one packed row; memory grows with it."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    checkpoint_every: int = 0
+    """Optimizer steps between checkpoints; 0 writes one only when interrupted."""
+    sft: SFTConfig | None = None
+    reward: RewardConfig | None = None
+    dpo: DPOConfig | None = None
+    ppo: PPOConfig | None = None
+    evaluate: EvaluateConfig | None = None
+    sample: SampleConfig | None = None
+
+    def __post_init__(self) -> None:
+        check(self.schema == SCHEMA, "schema", self.schema, f"{SCHEMA} (made by another version?)")
+        check(self.method in METHODS, "method", self.method, ", ".join(METHODS))
+        check(0 <= self.seed < 2**63, "seed", self.seed, "0 up to 2**63 - 1")
+        check(1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
+        check(64 <= self.row_budget <= 1_000_000, "row_budget", self.row_budget, "64 to 1000000")
+        check(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "0 or more")
+        given = [name for name in METHODS if getattr(self, name) is not None]
+        check(
+            given == [self.method], "method sections", given, f"the section {self.method!r} alone"
+        )
+        if self.method in ("reward", "dpo", "ppo"):
+            check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
+
+
+def from_dict(data: Any) -> RunConfig:
+    """A validated RunConfig from parsed JSON. Raises ConfigError naming what is wrong."""
+    if not isinstance(data, dict):
+        raise ConfigError("config.json must hold one JSON object")
+    method = data.get("method")
+    if method in METHODS and method != "ppo":
+        data = {
+            method: {},
+            **data,
+        }  # a method without settings of its own may leave its section out
+    config = _build(RunConfig, data, "")
+    assert isinstance(config, RunConfig)  # noqa: S101 - narrows the type
+    return config
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The inverse of `from_dict`: plain JSON values, without the sections that are not used."""
+    return json.loads(
+        json.dumps({name: value for name, value in asdict(config).items() if value is not None})
+    )
+
+
+def config_digest(config: RunConfig) -> str:
+    """SHA-256 over the canonical JSON of a config: equal configs, equal digests."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _build(kind: type, data: Any, path: str) -> Any:
+    """An instance of dataclass `kind` from a dict; `path` names it in messages."""
+    where = path or "config.json"
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where} must be an object, not {type(data).__name__}")
+    known = {item.name: item for item in fields(kind)}
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise ConfigError(f"{where} has unknown fields: {', '.join(unknown)}")
+    hints = typing.get_type_hints(kind)
+    values = {
+        name: _convert(hints[name], value, f"{path}.{name}".lstrip("."))
+        for name, value in data.items()
+    }
+    try:
+        return kind(**values)
+    except TypeError as error:  # a field without a default was left out
+        raise ConfigError(f"{where}: {error}".replace(f"{kind.__name__}.__init__() ", "")) from None
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the annotated type says, or a ConfigError."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None:
+        if types.NoneType in options:
+            return None
+        raise ConfigError(f"{path} is null; it needs a value")
+    wanted = next(option for option in options if option is not types.NoneType)
+    if is_dataclass(wanted):
+        return _build(typing.cast(type, wanted), value, path)
+    if typing.get_origin(wanted) is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{path} must be a list of strings")
+        return tuple(value)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise ConfigError(f"{path} is {value!r}; it must be of type {wanted.__name__}")
+    return value

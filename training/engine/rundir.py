@@ -1,0 +1,175 @@
+"""The run folder: the contract between the engine and whoever launched it.
+
+See docs/reference/run-directory.md. Holds no torch, so that services may use it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from training.engine.config import RunConfig, config_digest, from_dict
+from training.engine.errors import ConfigError, DataError, OutOfSpaceError, RunFolderError
+
+Row = dict[str, Any]
+
+
+def require_space(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raise OutOfSpaceError unless the disk of `folder` has room for `needed_bytes`."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise OutOfSpaceError(
+            f"{what} needs {needed_bytes / 1e6:.0f} MB in {folder}, "
+            f"which has {free / 1e6:.0f} MB left; make room and try again"
+        )
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write beside, flush to disk, rename: a reader sees the old file or the new one, never half."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with beside.open("w", encoding="utf-8", newline="\n") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OutOfSpaceError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def publish_folder(beside: Path, final: Path) -> None:
+    """Make every file of `beside` durable, then give the folder its final name."""
+    for path in sorted(beside.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+    os.replace(beside, final)
+
+
+def sha256_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The objects of a JSON-lines file, split on "\\n" only. Raises DataError with a line number."""
+    try:
+        text = path.read_text(encoding="utf-8", newline="\n")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    rows: list[Row] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path} line {number}: not JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path} line {number}: not a JSON object")
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    return rows
+
+
+class EventWriter:
+    """Appends numbered events to one attempt's events.jsonl, flushed line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle: IO[str] = path.open("a", encoding="utf-8", newline="\n")
+        self._seq = sum(1 for _ in path.open("rb")) if path.exists() else 0
+
+    def write(self, kind: str, **body: Any) -> None:
+        event = {"seq": self._seq, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        line = json.dumps({**event, "kind": kind, **body}, ensure_ascii=False, allow_nan=False)
+        self._handle.write(line + "\n")
+        self._handle.flush()
+        self._seq += 1
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.write("metrics", step=step, values={name: float(v) for name, v in values.items()})
+
+    def warning(self, code: str, message: str) -> None:
+        self.write("warning", code=code, message=message)
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+class RunDir:
+    """One run folder and the attempt that may write to it."""
+
+    def __init__(self, path: Path, attempt: str | None = None) -> None:
+        """Raises RunFolderError for a folder that is missing, finished, or another config's."""
+        self.path = path.resolve()
+        if not (self.path / "config.json").is_file():
+            raise RunFolderError(f"{path} holds no config.json; is it a run folder?")
+        self.config = read_config(self.path / "config.json")
+        if (self.path / "result.json").exists():
+            raise RunFolderError(
+                f"{path} already holds a finished run (result.json); start the next in a new folder"
+            )
+        self.config_sha256 = config_digest(self.config)
+        self.attempt = attempt or secrets.token_hex(8)
+        if not self.attempt.replace("-", "").isalnum():
+            raise RunFolderError(f"--attempt {self.attempt!r}: use letters, digits and dashes")
+        self.attempt_path = self.path / "attempts" / self.attempt
+        self._claim()
+        self.events = EventWriter(self.attempt_path / "events.jsonl")
+
+    def _claim(self) -> None:
+        """Refuse another config's attempts, then make this attempt's folder."""
+        seal = self.path / "attempts" / "config.sha256"
+        try:
+            self.attempt_path.mkdir(parents=True, exist_ok=True)
+            if not seal.exists():
+                write_file(seal, self.config_sha256)
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
+        if seal.read_text(encoding="utf-8").strip() != self.config_sha256:
+            raise RunFolderError(
+                f"{self.path} holds attempts of another config; a changed config needs a new folder"
+            )
+
+    def data_sha256(self) -> str:
+        """SHA-256 over the names and hashes of all data files."""
+        digest = hashlib.sha256()
+        for path in sorted((self.path / "data").glob("*.jsonl")):
+            digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
+        return digest.hexdigest()
+
+    def rows(self, name: str) -> list[Row]:
+        return read_rows(self.path / name)
+
+    def checkpoints(self) -> Iterator[Path]:
+        """Checkpoint folders of all attempts, the highest step first."""
+        found = self.path.glob("attempts/*/checkpoints/step-*")
+        yield from sorted(found, key=lambda path: path.name, reverse=True)
+
+    def publish_result(self, result: Mapping[str, Any]) -> None:
+        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+        write_file(self.path / "result.json", text)
+
+
+def read_config(path: Path) -> RunConfig:
+    """The validated config of a run folder. Raises ConfigError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    return from_dict(data)
