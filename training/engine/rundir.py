@@ -32,7 +32,7 @@ def require_space(folder: Path, needed_bytes: int, what: str) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write beside, flush to disk, rename: a reader sees the old file or the new one, never half."""
+    """Write beside, flush to disk, rename: a reader sees the old file or the new one."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with beside.open("w", encoding="utf-8", newline="\n") as handle:
@@ -64,9 +64,9 @@ def sha256_of_file(path: Path) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The objects of a JSON-lines file, split on "\\n" only. Raises DataError with a line number."""
+    """The objects of a JSON-lines file, split on "\\n" only. DataError names the line."""
     try:
-        text = path.read_text(encoding="utf-8", newline="\n")
+        text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except UnicodeDecodeError as error:

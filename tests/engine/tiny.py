@@ -1,0 +1,98 @@
+"""A random Llama of 2 layers and 64 channels with a real tokenizer: a run takes seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from training.engine.models import packaged_gguf
+
+
+def save_tokenizer(folder: Path) -> Any:
+    """SmolLM2's own tokenizer (pad == EOS, ChatML), read from the packaged GGUF."""
+    gguf = packaged_gguf()
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def save_tiny(folder: Path, *, sliding_window: int | None = None, seed: int = 0) -> Path:
+    """A model folder that `base.source` may name."""
+    tokenizer = save_tokenizer(folder)
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": 0.08,
+        "tie_word_embeddings": True,
+    }
+    model: Any
+    if sliding_window is None:
+        model = LlamaForCausalLM(LlamaConfig(**shape))
+    else:
+        model = MistralForCausalLM(MistralConfig(**shape, sliding_window=sliding_window))
+    model.save_pretrained(folder)
+    return folder
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def assistant(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def preference_row(
+    number: int, *, good: str = "yes indeed", bad: str = "no never"
+) -> dict[str, Any]:
+    """A pair whose chosen answer is always the same kind of text, so that it can be learnt."""
+    return {
+        "id": f"row-{number}",
+        "prompt_id": f"prompt-{number}",
+        "prompt": user(f"Question number {number}?"),
+        "chosen": assistant(f"{good} {number}"),
+        "rejected": assistant(f"{bad} {number}"),
+        "probability": 1.0,
+    }
+
+
+def make_run(folder: Path, config: dict[str, Any], **files: list[dict[str, Any]]) -> Path:
+    """A run folder with config.json and data/NAME.jsonl."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for name, rows in files.items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "data" / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """All events of all attempts, in order."""
+    lines = [
+        json.loads(line)
+        for path in sorted(folder.glob("attempts/*/events.jsonl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    return sorted(lines, key=lambda event: event["at"])
+
+
+def result(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return loaded

@@ -1,0 +1,190 @@
+"""The engine's command line.
+
+python -m training.engine run RUN_DIR      train, evaluate or sample as RUN_DIR/config.json says
+python -m training.engine sample ...       answer a file of prompts without writing a config
+
+Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json);
+75 interrupted, and the same command goes on from the checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from training.engine.errors import EngineError, Interrupted
+from training.engine.rundir import RunDir
+
+EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 75
+
+#: The module of each method; imported only when it runs, because they bring torch.
+METHODS = {
+    "sft": "training.engine.sft",
+    "reward": "training.engine.reward",
+    "dpo": "training.engine.dpo",
+    "ppo": "training.engine.ppo",
+    "evaluate": "training.engine.evaluate",
+    "sample": "training.engine.sampling",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        if options.command == "sample":
+            folder = write_sample_folder(options)
+            print(f"run folder: {folder}")
+            return run_folder(folder, attempt=None, heartbeat_fd=None)
+        return run_folder(options.run_dir, options.attempt, options.heartbeat_fd)
+    except EngineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m training.engine",
+        description="Trains, evaluates and samples from a run folder; knows nothing of Django.",
+        epilog="The folder's layout: docs/reference/run-directory.md. "
+        "Exit status: 0 done, 1 refused or failed, 75 interrupted and resumable.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="do what RUN_DIR/config.json says")
+    run.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="holds config.json and data/")
+    run.add_argument("--attempt", metavar="TOKEN", help="name of this attempt (default: random)")
+    run.add_argument(
+        "--heartbeat-fd",
+        type=int,
+        metavar="N",
+        help="read end of a pipe: the run stops at once when it closes",
+    )
+    sample = commands.add_parser("sample", help="answer a file of prompts")
+    sample.add_argument("--base", default="demo", help="demo, a Hub id, a folder or a .gguf file")
+    sample.add_argument("--adapter", type=Path, help="PEFT folder of a policy")
+    sample.add_argument(
+        "--prompts", type=Path, required=True, help='JSON lines: {"prompt": [{role, content}]}'
+    )
+    sample.add_argument("--out", type=Path, required=True, help="a new run folder")
+    sample.add_argument("--samples-per-prompt", type=int, default=1)
+    sample.add_argument("--max-new-tokens", type=int, default=64)
+    sample.add_argument("--temperature", type=float, default=1.0, help="0: most probable token")
+    sample.add_argument("--quantization", default="none", help="none, int8 or nf4")
+    sample.add_argument("--seed", type=int, default=0)
+    return top
+
+
+def write_sample_folder(options: argparse.Namespace) -> Path:
+    """A run folder for `sample`'s options. Raises EngineError for a folder that is in use."""
+    import json
+
+    from training.engine.config import from_dict, to_dict
+    from training.engine.errors import RunFolderError
+    from training.engine.rundir import read_rows, write_file
+
+    rows = read_rows(options.prompts)
+    config = from_dict(
+        {
+            "method": "sample",
+            "seed": options.seed,
+            "base": {"source": options.base, "quantization": options.quantization},
+            "adapter": {"init_from": str(options.adapter.resolve()) if options.adapter else None},
+            "sample": {
+                "samples_per_prompt": options.samples_per_prompt,
+                "max_new_tokens": options.max_new_tokens,
+                "temperature": options.temperature,
+            },
+        }
+    )
+    folder: Path = options.out
+    if (folder / "config.json").exists():
+        raise RunFolderError(f"{folder} already holds a run; give a new folder")
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_file(folder / config.data.prompts, lines)
+    write_file(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+    return folder
+
+
+def run_folder(path: Path, attempt: str | None, heartbeat_fd: int | None) -> int:
+    """Run one folder to its end and publish result.json. Returns the exit status."""
+    started = time.monotonic()
+    listen(heartbeat_fd)
+    run = RunDir(path, attempt)
+    try:
+        module = importlib.import_module(METHODS[run.config.method])
+        found = module.train(run)
+    except Interrupted as pause:
+        run.events.write("end", status="interrupted")
+        print(pause, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except EngineError as error:
+        publish(run, started, status="refused", reason=f"{error}")
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except Exception as error:
+        # Not one of ours: a bug or a failing library. The traceback is for the log, the sentence
+        # for the person; re-raising would leave the folder without a result.
+        traceback.print_exc()
+        publish(run, started, status="failed", reason=f"{type(error).__name__}: {error}")
+        return EXIT_FAILED
+    publish(run, started, status="done", reason=None, **found)
+    return EXIT_DONE
+
+
+def publish(run: RunDir, started: float, *, status: str, reason: str | None, **found: Any) -> None:
+    from training.engine.preflight import versions
+
+    result: dict[str, Any] = {"status": status, "method": run.config.method, "reason": reason}
+    result |= {"steps": 0, "rows": 0, "metrics": {}, "adapter": None} | found
+    result |= {
+        "seconds": round(time.monotonic() - started, 2),
+        "peak_mb": round(peak_mb(), 1),
+        "versions": versions(),
+        "config_sha256": run.config_sha256,
+        "data_sha256": run.data_sha256(),
+    }
+    run.publish_result(result)
+    run.events.write("end", status=status)
+    run.events.close()
+
+
+def peak_mb() -> float:
+    """Highest memory of this run in MB: the device's where there is one, else resident memory."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def listen(heartbeat_fd: int | None) -> None:
+    """Signals ask the loop to stop at the next step; a closed pipe ends the process at once."""
+    from training.engine.stopping import stop_requested
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop_requested.set())
+    if heartbeat_fd is None:
+        return
+
+    def watch() -> None:
+        while os.read(heartbeat_fd, 4096):
+            continue
+        # The supervisor is gone, and another may already own this run: write nothing more.
+        os._exit(EXIT_INTERRUPTED)
+
+    threading.Thread(target=watch, name="heartbeat", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

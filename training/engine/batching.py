@@ -1,0 +1,149 @@
+"""Packing trees into rows: a shared prompt is encoded once, by everything that follows it.
+
+A packed row holds several trees one after the other. A token sees its own tree's prompt and its own
+branch up to itself, and positions restart with every tree and branch, so that each branch reads as
+if it stood alone behind its prompt (dpo-prefix-sharing, arXiv 2410.20305). Plain rows hold one
+prompt and one branch under ordinary causal attention: slower, and right for every architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.engine.data import Branch, Tree
+
+PROMPT = -1
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One row for the model. N is the number of scored tokens, B of branches in it.
+
+    input_ids, positions: (T,). mask: (T, T) bool, or None for causal attention.
+    sources: (N,) index of the hidden state that predicts each scored token.
+    targets: (N,) the scored tokens. branch_of: (N,) which of the row's branches a token is in.
+    branches: for each, (index of its tree in the batch, index of the branch in the tree).
+    last: (B,) index of each branch's last token (of the prompt's, where the branch is empty).
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    mask: Tensor | None
+    sources: Tensor
+    targets: Tensor
+    branch_of: Tensor
+    branches: list[tuple[int, int]]
+    last: Tensor
+
+    def to(self, device: torch.device) -> PackedRow:
+        return PackedRow(
+            self.input_ids.to(device),
+            self.positions.to(device),
+            None if self.mask is None else self.mask.to(device),
+            self.sources.to(device),
+            self.targets.to(device),
+            self.branch_of.to(device),
+            self.branches,
+            self.last.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How trees become rows: tokens per row, and whether branches share their prompt."""
+
+    budget: int
+    shared: bool
+
+
+def pack(trees: Sequence[Tree], packing: Packing) -> list[list[PackedRow]]:
+    """Groups of rows; every branch of a tree is in the same group, so a loss needs one group.
+
+    Shared: each group is one row of at most `packing.budget` tokens (a longer tree gets its own
+    row); trees go in by decreasing length, each into the first row with room (deterministic).
+    Not shared: each group is one tree, each branch in a plain row behind its own prompt.
+    """
+    if not packing.shared:
+        return [
+            [build_row([(index, tree)], only=branch) for branch in range(len(tree.branches))]
+            for index, tree in enumerate(trees)
+        ]
+    bins: list[list[tuple[int, Tree]]] = []
+    room: list[int] = []
+    order = sorted(range(len(trees)), key=lambda index: (-trees[index].length, index))
+    for index in order:
+        tree = trees[index]
+        fits = next((i for i, left in enumerate(room) if left >= tree.length), None)
+        if fits is None:
+            bins.append([])
+            room.append(max(packing.budget, tree.length))
+            fits = len(bins) - 1
+        bins[fits].append((index, tree))
+        room[fits] -= tree.length
+    return [[build_row(group)] for group in bins]
+
+
+def build_row(group: Sequence[tuple[int, Tree]], *, only: int | None = None) -> PackedRow:
+    """One row from (index in the batch, tree) pairs; `only` keeps a single branch of each."""
+    ids: list[int] = []
+    positions: list[int] = []
+    tree_of: list[int] = []
+    part_of: list[int] = []  # branch number within the tree, or PROMPT
+    sources: list[int] = []
+    targets: list[int] = []
+    branch_of: list[int] = []
+    branches: list[tuple[int, int]] = []
+    last: list[int] = []
+    for number, (index, tree) in enumerate(group):
+        ids += tree.prompt
+        positions += range(len(tree.prompt))
+        tree_of += [number] * len(tree.prompt)
+        part_of += [PROMPT] * len(tree.prompt)
+        prompt_end = len(ids) - 1
+        for part, branch in enumerate(tree.branches):
+            if only is not None and part != only:
+                continue
+            start = len(ids)
+            ids += branch.tokens
+            positions += range(len(tree.prompt), len(tree.prompt) + len(branch.tokens))
+            tree_of += [number] * len(branch.tokens)
+            part_of += [part] * len(branch.tokens)
+            for offset in scored_offsets(branch):
+                sources.append(start + offset - 1 if offset else prompt_end)
+                targets.append(branch.tokens[offset])
+                branch_of.append(len(branches))
+            branches.append((index, part))
+            last.append(len(ids) - 1 if branch.tokens else prompt_end)
+    plain = len(group) == 1 and len(branches) == 1
+    return PackedRow(
+        input_ids=torch.tensor(ids),
+        positions=torch.tensor(positions),
+        mask=None if plain else tree_mask(torch.tensor(tree_of), torch.tensor(part_of)),
+        sources=torch.tensor(sources, dtype=torch.long),
+        targets=torch.tensor(targets, dtype=torch.long),
+        branch_of=torch.tensor(branch_of, dtype=torch.long),
+        branches=branches,
+        last=torch.tensor(last, dtype=torch.long),
+    )
+
+
+def scored_offsets(branch: Branch) -> list[int]:
+    if branch.scored is None:
+        return list(range(len(branch.tokens)))
+    return [offset for offset, counts in enumerate(branch.scored) if counts]
+
+
+def tree_mask(tree_of: Tensor, part_of: Tensor) -> Tensor:
+    """May token i look at token j? Same tree, not later, and j in the prompt or in i's branch.
+
+    tree_of, part_of: (T,). Returns: (T, T) bool
+    """
+    order = torch.arange(len(tree_of))
+    same_tree = tree_of[:, None] == tree_of[None, :]
+    not_later = order[:, None] >= order[None, :]
+    visible = (part_of[None, :] == PROMPT) | (part_of[None, :] == part_of[:, None])
+    return same_tree & not_later & visible

@@ -1,0 +1,186 @@
+"""Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290).
+
+Differs from the paper: only a LoRA adapter is trained; the reference is the same base with the
+adapter off, or with a frozen copy of the adapter the run starts from; P(chosen better) may be soft.
+Chosen and rejected share their prompt in one packed row, and the reference's log-probs are
+computed once per data and weights, then read from the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.engine.batching import Packing, pack
+from training.engine.data import Pair, encode_pairs
+from training.engine.intervals import clustered_interval, right
+from training.engine.logprobs import group_logps, response_logps
+from training.engine.losses import accuracy, dpo_losses
+from training.engine.models import Base, cache_folder, load_base
+from training.engine.preflight import (
+    announce,
+    choose_packing,
+    expect_step_zero,
+    seed_everything,
+)
+from training.engine.reward import test_pairs
+from training.engine.rundir import RunDir
+from training.engine.steps import Steps, batches
+
+ADAPTER = "policy"
+REFERENCE = "reference"
+
+
+def reference_logps(
+    base: Base, name: str | None, pairs: Sequence[Pair], packing: Packing
+) -> Tensor:
+    """The reference's log-probs of (chosen, rejected), cached by what they depend on.
+
+    The key covers every weight and buffer of base and reference, the tokens (so tokeniser, template
+    and truncation), the compute type and the packing. Returns: (len(pairs), 2)
+    """
+    digest = hashlib.sha256(f"{base.config.dtype} {packing} {torch.__version__}".encode())
+    for key, tensor in sorted(base.model.state_dict().items()):
+        if ".lora_" in key and (name is None or f".{name}." not in key):
+            continue  # other adapters do not touch the reference
+        digest.update(key.encode())
+        data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(data.numpy().tobytes())
+    digest.update(repr([pair.tree for pair in pairs]).encode())
+    path = cache_folder() / "logps" / f"{digest.hexdigest()}.safetensors"
+    if path.is_file():
+        return load_file(path)["logps"]
+    with base.use(name):
+        logps = response_logps(base, [pair.tree for pair in pairs], packing)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{id(logps)}.tmp")
+    save_file({"logps": logps}, beside)
+    beside.replace(path)
+    return logps
+
+
+def held_out_margins(
+    base: Base, pairs: Sequence[Pair], references: Tensor, packing: Packing, *, beta: float
+) -> list[float]:
+    """Implicit reward margins of the active adapter on held-out pairs (nats)."""
+    logps = response_logps(base, [pair.tree for pair in pairs], packing)
+    ratios = logps - references
+    margins: list[float] = (beta * (ratios[:, 0] - ratios[:, 1])).tolist()
+    return margins
+
+
+def accuracy_after(margins: Sequence[float], pairs: Sequence[Pair]) -> dict[str, float]:
+    mean, low, high = clustered_interval(right(margins), [pair.prompt_id for pair in pairs])
+    return {
+        "dpo/margin_after": sum(margins) / len(margins),
+        "dpo/accuracy_after": mean,
+        "dpo/accuracy_after_low": low,
+        "dpo/accuracy_after_high": high,
+    }
+
+
+def add_policy(run: RunDir, base: Base) -> str | None:
+    """The trained adapter; where it starts from another, a frozen copy is the reference's name."""
+    adapter = run.config.adapter
+    reference = None
+    if adapter.init_from is not None:
+        base.add_adapter(REFERENCE, adapter, init_from=adapter.init_from)
+        reference = REFERENCE
+    base.add_adapter(ADAPTER, adapter, init_from=adapter.init_from)
+    return reference
+
+
+def train(run: RunDir) -> dict[str, Any]:
+    """Train the policy adapter on data.train, measure on data.test, save. Returns the result."""
+    config = run.config
+    assert config.dpo is not None  # noqa: S101 - the config guarantees it
+    seed_everything(config)
+    run.events.write("phase", name="load")
+    base = load_base(config.base, gradient_checkpointing=config.gradient_checkpointing)
+    pairs = encode_pairs(base, run.rows(config.data.train), config.data, run.events, "train")
+    held_out = test_pairs(run, base)
+
+    reference = add_policy(run, base)
+    parameters = base.train_only(ADAPTER)
+    plan = batches(len(pairs), config.optim.batch_size, config.optim.epochs, config.seed)
+    plan = plan[: config.optim.max_steps]
+    named = {f"lora.{i}": parameter for i, parameter in enumerate(parameters)}
+    steps = Steps(run, named, config.optim, total=len(plan))
+    trainable = sum(parameter.numel() for parameter in parameters)
+    announce(run, base, total_steps=len(plan), rows=len(pairs), trainable=trainable)
+    packing = choose_packing(run, base, [pair.tree for pair in pairs])
+
+    run.events.write("phase", name="reference")
+    references = reference_logps(base, reference, pairs, packing)
+    metrics: dict[str, float] = {}
+    if held_out:
+        held_out_refs = reference_logps(base, reference, held_out, packing)
+
+    with base.use(ADAPTER):
+        checkpoint = steps.resume()
+        if held_out and checkpoint is not None:
+            metrics["dpo/margin_before"] = float(checkpoint.state["margin_before"])
+        elif held_out:
+            before = held_out_margins(base, held_out, held_out_refs, packing, beta=config.dpo.beta)
+            metrics["dpo/margin_before"] = sum(before) / len(before)
+        kept = {"margin_before": metrics.get("dpo/margin_before", 0.0)}
+        run.events.write("phase", name="train")
+        for batch in plan[steps.step :]:
+            chosen = [pairs[index] for index in batch]
+            losses, margins = torch.zeros(len(batch)), torch.zeros(len(batch))
+            seen = torch.zeros(len(batch), 2)
+            for group in pack([pair.tree for pair in chosen], packing):
+                # 1. the policy's log-probs of both responses, in one packed pass
+                indices, logps = group_logps(base, group)
+                rows = [batch[i] for i in indices]
+                refs = references[rows].to(logps.device)
+                # 2. DPO loss against the reference, normalised by the whole batch
+                probabilities = torch.tensor([chosen[i].probability for i in indices])
+                group_losses, group_margins = dpo_losses(
+                    logps[:, 0],
+                    logps[:, 1],
+                    refs[:, 0],
+                    refs[:, 1],
+                    probabilities.to(logps.device),
+                    beta=config.dpo.beta,
+                    label_smoothing=config.dpo.label_smoothing,
+                )
+                loss = group_losses.sum() / len(batch)
+                steps.check_finite(loss)
+                loss.backward()
+                losses[indices] = group_losses.detach().cpu()
+                margins[indices] = group_margins.detach().cpu()
+                seen[indices] = logps.detach().cpu()
+            if steps.step == 0:
+                expect_step_zero(
+                    config,
+                    loss=losses.mean().item(),
+                    margin=margins.abs().max().item(),
+                    what="DPO",
+                )
+            # 3. update
+            taken = steps.take()
+            # 4. log, save
+            values = {
+                "loss/train": losses.mean().item(),
+                "dpo/margin": margins.mean().item(),
+                "dpo/accuracy": accuracy(margins).item(),
+                "logps/chosen": seen[:, 0].mean().item(),
+                "logps/rejected": seen[:, 1].mean().item(),
+            }
+            run.events.metrics(steps.step, values | taken)
+            steps.progress()
+            steps.pause_if_asked(state=kept)
+
+        if held_out:
+            run.events.write("phase", name="evaluate")
+            after = held_out_margins(base, held_out, held_out_refs, packing, beta=config.dpo.beta)
+            metrics |= accuracy_after(after, held_out)
+    run.events.write("phase", name="save")
+    base.save_adapter(ADAPTER, run.path / "adapter")
+    return {"steps": steps.step, "rows": len(pairs), "metrics": metrics, "adapter": "adapter"}

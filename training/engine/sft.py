@@ -1,0 +1,65 @@
+"""Supervised fine-tuning: cross-entropy on assistant turns, conversations packed side by side.
+
+The loss is the mean over all assistant tokens of the batch (each token counts once, whatever the
+length of its conversation), end-of-turn tokens included, so that the model learns to stop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.engine.batching import pack
+from training.engine.data import encode_conversations
+from training.engine.dpo import ADAPTER
+from training.engine.logprobs import row_states, token_logps
+from training.engine.models import load_base
+from training.engine.preflight import announce, choose_packing, seed_everything
+from training.engine.rundir import RunDir
+from training.engine.steps import Steps, batches
+
+
+def train(run: RunDir) -> dict[str, Any]:
+    """Train the adapter on data.train and save it. Returns the result."""
+    config = run.config
+    seed_everything(config)
+    run.events.write("phase", name="load")
+    base = load_base(config.base, gradient_checkpointing=config.gradient_checkpointing)
+    trees = encode_conversations(base, run.rows(config.data.train), config.data, run.events)
+
+    base.add_adapter(ADAPTER, config.adapter, init_from=config.adapter.init_from)
+    parameters = base.train_only(ADAPTER)
+    plan = batches(len(trees), config.optim.batch_size, config.optim.epochs, config.seed)
+    plan = plan[: config.optim.max_steps]
+    named = {f"lora.{i}": parameter for i, parameter in enumerate(parameters)}
+    steps = Steps(run, named, config.optim, total=len(plan))
+    trainable = sum(parameter.numel() for parameter in parameters)
+    announce(run, base, total_steps=len(plan), rows=len(trees), trainable=trainable)
+    packing = choose_packing(run, base, trees)
+
+    loss_of_step = 0.0
+    with base.use(ADAPTER):
+        steps.resume()
+        run.events.write("phase", name="train")
+        for batch in plan[steps.step :]:
+            # 1. pack the conversations; the loss is normalised by the tokens of the whole batch
+            rows = [row for group in pack([trees[i] for i in batch], packing) for row in group]
+            n_tokens = sum(len(row.targets) for row in rows)
+            loss_of_step = 0.0
+            for row in rows:
+                # 2. log-probs of the assistant's tokens
+                placed = row.to(base.device)
+                logps = token_logps(base, placed, row_states(base, placed))
+                loss = -logps.sum() / n_tokens
+                steps.check_finite(loss)
+                loss.backward()
+                loss_of_step += loss.item()
+            # 3. update
+            taken = steps.take()
+            # 4. log, save
+            run.events.metrics(steps.step, {"loss/train": loss_of_step} | taken)
+            steps.progress()
+            steps.pause_if_asked()
+    run.events.write("phase", name="save")
+    base.save_adapter(ADAPTER, run.path / "adapter")
+    metrics = {"loss/train": loss_of_step}
+    return {"steps": steps.step, "rows": len(trees), "metrics": metrics, "adapter": "adapter"}

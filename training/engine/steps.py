@@ -1,0 +1,132 @@
+"""What every training loop does between batches: optimizer, schedule, checkpoints, interrupts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.engine.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from training.engine.config import OptimConfig
+from training.engine.errors import Interrupted, NonFiniteLossError
+from training.engine.losses import linear_schedule
+from training.engine.rundir import RunDir
+from training.engine.stopping import stop_requested
+
+
+class Steps:
+    """AdamW with warm-up and decay over named parameters, counted in optimizer steps."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        parameters: Mapping[str, nn.Parameter],
+        config: OptimConfig,
+        *,
+        total: int,
+    ) -> None:
+        self.run = run
+        self.total = total
+        self.step = 0
+        self._named = dict(parameters)
+        self._config = config
+        self._warmup = math.ceil(total * config.warmup_ratio)
+        self._optimizer = torch.optim.AdamW(
+            list(self._named.values()),
+            lr=config.lr,
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+        )
+
+    def check_finite(self, loss: Tensor) -> None:
+        """Raise NonFiniteLossError before a NaN reaches the weights."""
+        if not bool(torch.isfinite(loss).all()):
+            raise NonFiniteLossError(
+                f"the loss of step {self.step + 1} is {loss.item()}; the weights were left as they "
+                "were. A lower optim.lr or a look at the rows of that batch helps most often"
+            )
+
+    def take(self, schedule_step: int | None = None) -> dict[str, float]:
+        """Clip, step, zero; returns the rate and the gradient norm as metrics."""
+        at = self.step if schedule_step is None else schedule_step
+        rate = self._config.lr * linear_schedule(
+            at, self.total, self._warmup, self._config.schedule
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        norm = nn.utils.clip_grad_norm_(list(self._named.values()), self._config.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return {"optim/lr": rate, "optim/grad_norm": float(norm)}
+
+    def progress(self) -> None:
+        self.run.events.write("progress", step=self.step, total_steps=self.total)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and Adam's moments by name, for a checkpoint."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self._named.items():
+            tensors[f"parameter/{name}"] = parameter
+            for key, value in self._optimizer.state[parameter].items():
+                tensors[f"adam/{key}/{name}"] = value
+        return tensors
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put parameters and moments back as they were."""
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                parameter.copy_(checkpoint.tensors[f"parameter/{name}"])
+                self._optimizer.state[parameter] = {
+                    key: checkpoint.tensors[f"adam/{key}/{name}"].to(
+                        parameter.device if key != "step" else "cpu"
+                    )
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"adam/{key}/{name}" in checkpoint.tensors
+                }
+        self.step = int(checkpoint.state["optimizer_step"])
+
+    def resume(self) -> Checkpoint | None:
+        """Go on from the newest good checkpoint of this run, if there is one."""
+        checkpoint = newest_checkpoint(self.run)
+        if checkpoint is not None:
+            self.restore(checkpoint)
+            self.run.events.write("resumed", step=checkpoint.step)
+        return checkpoint
+
+    def save(self, step: int, state: Mapping[str, Any], extra: Mapping[str, Tensor]) -> None:
+        save_checkpoint(
+            self.run,
+            Checkpoint(
+                step,
+                {**self.tensors(), **extra},
+                {**state, "optimizer_step": self.step},
+            ),
+        )
+
+    def pause_if_asked(
+        self,
+        step: int | None = None,
+        state: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """After a signal: checkpoint, then Interrupted. On schedule: checkpoint and go on."""
+        at = self.step if step is None else step
+        every = self.run.config.checkpoint_every
+        if stop_requested.is_set() or (every and at % every == 0):
+            self.save(at, state or {}, extra or {})
+        if stop_requested.is_set():
+            raise Interrupted(f"stopped after step {at}; a checkpoint was written")
+
+
+def batches(n_rows: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
+    """Row indices of every optimizer step: each epoch a permutation drawn from (seed, epoch)."""
+    steps: list[list[int]] = []
+    for epoch in range(epochs):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order: Sequence[int] = torch.randperm(n_rows, generator=generator).tolist()
+        steps += [list(order[i : i + batch_size]) for i in range(0, n_rows, batch_size)]
+    return steps
