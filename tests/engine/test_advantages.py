@@ -1,4 +1,4 @@
-"""Fixtures worked out by hand or published, and a closed-form optimum that our losses must reach."""
+"""Fixtures worked out by hand or published, and a closed-form optimum our losses must reach."""
 
 import math
 
@@ -232,7 +232,7 @@ def test_explained_variance_is_one_for_the_truth_zero_for_a_constant_and_for_con
     ],
 )
 def test_our_losses_drive_a_bandit_to_the_kl_regularised_optimum(beta, optimum, objective):
-    """π* ∝ π_ref exp(r/β) and J* = β log Z: a wrong sign or scale of the KL term lands elsewhere."""
+    """π* ∝ π_ref exp(r/β), J* = β log Z: a wrong sign or scale of the KL term lands elsewhere."""
     arm_rewards = torch.tensor([0.0, 1.0, 2.0, 3.0])
     ref_log = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     best = torch.softmax(ref_log + arm_rewards / beta, 0)

@@ -32,7 +32,7 @@ METRICS: dict[str, str] = {
     "kl/after": "KL to the reference of the trained policy, estimator k1 (nats per response).",
     "kl/policy": "KL to the reference on held-out prompts, estimator k1 (nats per response).",
     "kl/update": "KL from before to after the update, estimator k3 (nats per token).",
-    "entropy": "Mean entropy of the next-token distribution over response tokens (nats).",
+    "entropy": "Entropy of the next token, estimated by −log p of the sampled ones (nats).",
     "clip/fraction": "Share of response tokens whose probability ratio was clipped.",
     "value/explained_variance": "Share of the returns' variance that the values explain (1: all).",
     "length/mean": "Mean response length (tokens).",

@@ -1,0 +1,120 @@
+"""Method "evaluate": what the adapters do on held-out pairs and prompts.
+
+Every share comes with a 95 % interval clustered by prompt. Generation uses the same seeds for
+policy and reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.engine.batching import Packing
+from training.engine.data import PromptRow, encode_pairs, prompt_tokens, require_messages
+from training.engine.dpo import (
+    ADAPTER,
+    REFERENCE,
+    accuracy_after,
+    held_out_margins,
+    reference_logps,
+)
+from training.engine.models import Base, ScalarHead, load_base
+from training.engine.preflight import announce, choose_packing, seed_everything
+from training.engine.reward import ADAPTER as REWARD
+from training.engine.reward import attach, held_out_metrics
+from training.engine.rollouts import roll_out
+from training.engine.rundir import RunDir
+
+
+def train(run: RunDir) -> dict[str, Any]:
+    """Measure on data.test; nothing is trained. Returns the result."""
+    config = run.config
+    settings = config.evaluate
+    assert settings is not None  # noqa: S101 - the config guarantees it
+    seed_everything(config)
+    run.events.write("phase", name="load")
+    base = load_base(config.base)
+    pairs = encode_pairs(base, run.rows(config.data.test), config.data, run.events, "test")
+    reward_head: ScalarHead | None = None
+    if settings.reward_adapter is not None:
+        reward_head = attach(base, settings.reward_adapter)
+    if settings.policy_adapter is not None:
+        base.add_adapter(ADAPTER, config.adapter, init_from=settings.policy_adapter)
+    reference: str | None = None
+    if settings.reference_adapter is not None:
+        base.add_adapter(REFERENCE, config.adapter, init_from=settings.reference_adapter)
+        reference = REFERENCE
+    parts = [reward_head is not None, settings.policy_adapter is not None]
+    generates = all(parts) and settings.generate > 0
+    total = sum(parts) + generates
+    announce(run, base, total_steps=total, rows=len(pairs), trainable=0)
+    packing = choose_packing(run, base, [pair.tree for pair in pairs])
+
+    metrics: dict[str, float] = {}
+    step = 0
+    if reward_head is not None:
+        run.events.write("phase", name="reward")
+        with base.use(REWARD):
+            metrics |= held_out_metrics(base, reward_head, pairs, packing)
+        step = report(run, step, total, metrics)
+    if settings.policy_adapter is not None:
+        run.events.write("phase", name="policy")
+        references = reference_logps(base, reference, pairs, packing)
+        with base.use(ADAPTER):
+            margins = held_out_margins(base, pairs, references, packing, beta=settings.beta)
+        metrics |= accuracy_after(margins, pairs)
+        step = report(run, step, total, metrics)
+    if generates and reward_head is not None:
+        run.events.write("phase", name="generate")
+        metrics |= answers_of_both(run, base, reward_head, reference, packing)
+        step = report(run, step, total, metrics)
+    return {"steps": step, "rows": len(pairs), "metrics": metrics, "adapter": None}
+
+
+def report(run: RunDir, step: int, total: int, metrics: dict[str, float]) -> int:
+    """Log what is known so far; returns the next step's number."""
+    run.events.metrics(step + 1, metrics)
+    run.events.write("progress", step=step + 1, total_steps=total)
+    return step + 1
+
+
+def answers_of_both(
+    run: RunDir, base: Base, reward_head: ScalarHead, reference: str | None, packing: Packing
+) -> dict[str, float]:
+    """Answers of policy and reference to held-out prompts: reward, KL, length, EOS rate."""
+    settings = run.config.evaluate
+    assert settings is not None  # noqa: S101 - the config guarantees it
+    prompts: dict[str, PromptRow] = {}
+    for row in run.rows(run.config.data.test):
+        name = str(row.get("prompt_id", row.get("id")))
+        if name not in prompts and len(prompts) < settings.generate:
+            messages = require_messages(row.get("prompt"), f"test row {name}: prompt")
+            tokens = prompt_tokens(base, messages)
+            if len(tokens) <= run.config.data.max_prompt_length:
+                prompts[name] = PromptRow(name, messages, tokens)
+    asked = list(prompts.values())
+    both = {
+        name: roll_out(
+            base,
+            asked,
+            packing,
+            policy=adapter,
+            reference=reference,
+            reward=REWARD,
+            reward_head=reward_head,
+            value_head=None,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=1.0,
+            seed=run.config.seed,
+        )
+        for name, adapter in (("policy", ADAPTER), ("reference", reference))
+    }
+    new, old = both["policy"], both["reference"]
+    return {
+        "reward/mean_policy": new.scores.mean().item(),
+        "reward/mean_reference": old.scores.mean().item(),
+        "kl/policy": new.kl().mean().item(),
+        "length/mean": new.lengths.float().mean().item(),
+        "length/reference": old.lengths.float().mean().item(),
+        "eos/rate": new.finished.float().mean().item(),
+        "eos/reference": old.finished.float().mean().item(),
+    }

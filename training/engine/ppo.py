@@ -1,0 +1,246 @@
+"""Proximal policy optimization against a reward adapter, on one quantized base.
+
+Policy, reward model and reference are adapters of the same base (the reference is the base itself,
+or a frozen copy of the adapter the run starts from); the value is a head on the policy's own pass.
+Follows Schulman et al. 2017 (arXiv 1707.06347) and Huang et al. 2024 (arXiv 2403.17031). Differs:
+- the value head starts at zero and shares the policy's states, instead of a critic of its own;
+- log-probs are recomputed teacher-forced after decoding, so the first ratio is exactly 1;
+- losses average over the minibatch's real tokens, never over padding or per episode;
+- a cut answer counts as over, and pays `missing_eos_penalty` at its last token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from training.engine.advantages import (
+    approximate_kl,
+    clip_fraction,
+    explained_variance,
+    generalized_advantages,
+    kl_shaped_rewards,
+    length_mask,
+    masked_mean,
+    policy_losses,
+    value_losses,
+    whiten,
+)
+from training.engine.batching import Packing, pack
+from training.engine.config import PPOConfig
+from training.engine.data import PromptRow, encode_prompts
+from training.engine.dpo import ADAPTER, add_policy
+from training.engine.errors import StepZeroError
+from training.engine.generation import text_of
+from training.engine.models import Base, ScalarHead, load_base
+from training.engine.preflight import TOLERANCE, announce, choose_packing, seed_everything
+from training.engine.reward import ADAPTER as REWARD
+from training.engine.reward import attach
+from training.engine.rollouts import Rollouts, policy_tables, roll_out
+from training.engine.rundir import RunDir
+from training.engine.steps import Steps, batches
+
+#: Offset that keeps the seeds of the before/after measurement apart from those of rollouts.
+MEASURE = 7_777_777
+
+
+def train(run: RunDir) -> dict[str, Any]:
+    """Train the policy adapter on data.prompts and save it. Returns the result."""
+    config = run.config
+    ppo = config.ppo
+    assert ppo is not None  # noqa: S101 - the config guarantees it
+    seed_everything(config)
+    run.events.write("phase", name="load")
+    base = load_base(config.base, gradient_checkpointing=config.gradient_checkpointing)
+    prompts = encode_prompts(base, run.rows(config.data.prompts), config.data, run.events)
+    reference = add_policy(run, base)
+    reward_head = attach(base, ppo.reward_adapter)
+    value_head = ScalarHead(base.hidden_size, std=0.0).to(base.device)
+    parameters = base.train_only(ADAPTER)
+    named = {f"lora.{i}": parameter for i, parameter in enumerate(parameters)}
+    named["value"] = value_head.weight
+    steps = Steps(run, named, config.optim, total=ppo.updates)
+    trainable = sum(parameter.numel() for parameter in named.values())
+    announce(run, base, total_steps=ppo.updates, rows=len(prompts), trainable=trainable)
+    parts: dict[str, Any] = {
+        "policy": ADAPTER,
+        "reference": reference,
+        "reward": REWARD,
+        "reward_head": reward_head,
+        "value_head": value_head,
+        "max_new_tokens": ppo.max_new_tokens,
+        "temperature": ppo.temperature,
+    }
+
+    order = episode_order(len(prompts), ppo, config.seed)
+    measured = prompts[: ppo.eval_prompts]
+    run.events.write("phase", name="measure")
+    checkpoint = steps.resume()
+    packing = Packing(config.row_budget, shared=True)
+    if checkpoint is None:
+        before = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
+        packing = choose_packing(run, base, before.trees)
+        expect_same_policies(before, TOLERANCE[config.base.dtype])
+        kept = {
+            "reward_before": before.scores.mean().item(),
+            "kl_before": before.kl().mean().item(),
+        }
+        first = 0
+    else:
+        kept = {key: checkpoint.state[key] for key in ("reward_before", "kl_before")}
+        packing = Packing(config.row_budget, shared=bool(checkpoint.state["shared"]))
+        first = checkpoint.step
+
+    run.events.write("phase", name="train")
+    for update in range(first, ppo.updates):
+        chosen = [prompts[index] for index in order[update]]
+        # 1. roll out and 2. score: answers of the policy, the reward adapter's score of each
+        rollouts = roll_out(base, chosen, packing, seed=config.seed * 1_000_003 + update, **parts)
+        mask = rollouts.mask
+        # 3. rewards: the score at the last token, minus the KL to the reference at every token
+        rewards = kl_shaped_rewards(
+            rollouts.logps,
+            rollouts.ref_logps,
+            rollouts.scores,
+            rollouts.lengths,
+            rollouts.finished,
+            kl_coef=ppo.kl_coef,
+            missing_eos_penalty=ppo.missing_eos_penalty,
+        )
+        if ppo.whiten_rewards:
+            rewards = whiten(rewards, mask, shift_mean=False)
+        # 4. advantages and returns
+        advantages, returns = generalized_advantages(
+            rewards, rollouts.values, mask, gamma=ppo.gamma, lam=ppo.lam
+        )
+        advantages = whiten(advantages, mask)
+        # 5. update: clipped policy and value losses over shuffled minibatches
+        values = update_policy(
+            run, base, value_head, steps, rollouts, advantages, returns, packing, update=update
+        )
+        # 6. log, save
+        values |= rollouts.metrics()
+        values["value/explained_variance"] = explained_variance(
+            rollouts.values, returns, mask
+        ).item()
+        run.events.metrics(update + 1, values)
+        show_sample(run, base, chosen, rollouts, step=update + 1)
+        run.events.write("progress", step=update + 1, total_steps=ppo.updates)
+        steps.pause_if_asked(update + 1, state=kept | {"shared": packing.shared})
+
+    run.events.write("phase", name="evaluate")
+    after = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
+    run.events.write("phase", name="save")
+    base.save_adapter(ADAPTER, run.path / "adapter")
+    metrics = {
+        "reward/mean_before": kept["reward_before"],
+        "reward/mean_after": after.scores.mean().item(),
+        "kl/before": kept["kl_before"],
+        "kl/after": after.kl().mean().item(),
+        "length/mean": after.lengths.float().mean().item(),
+        "eos/rate": after.finished.float().mean().item(),
+    }
+    rows = ppo.updates * ppo.episodes_per_update
+    return {"steps": ppo.updates, "rows": rows, "metrics": metrics, "adapter": "adapter"}
+
+
+def update_policy(
+    run: RunDir,
+    base: Base,
+    value_head: ScalarHead,
+    steps: Steps,
+    rollouts: Rollouts,
+    advantages: torch.Tensor,
+    returns: torch.Tensor,
+    packing: Packing,
+    *,
+    update: int,
+) -> dict[str, float]:
+    """`epochs` passes over the rollouts in minibatches. Returns the update's mean metrics."""
+    ppo = run.config.ppo
+    assert ppo is not None  # noqa: S101 - the config guarantees it
+    width = rollouts.logps.shape[1]
+    sums: dict[str, float] = {}
+    taken: dict[str, float] = {}
+    plan = batches(
+        len(rollouts.trees), ppo.minibatch_size, ppo.epochs, seed=run.config.seed + 31 * update
+    )
+    with base.use(ADAPTER):
+        for minibatch in plan:
+            n_tokens = int(rollouts.lengths[minibatch].sum())
+            figures = {
+                "loss/policy": 0.0,
+                "loss/value": 0.0,
+                "clip/fraction": 0.0,
+                "kl/update": 0.0,
+            }
+            for group in pack([rollouts.trees[i] for i in minibatch], packing):
+                indices, logps, values = policy_tables(
+                    base, value_head, group, width, ppo.temperature
+                )
+                rows = [minibatch[i] for i in indices]
+                mask = length_mask(rollouts.lengths[rows], width).to(logps.device)
+                old_logps = rollouts.logps[rows].to(logps.device)
+                policy_tokens = policy_losses(
+                    logps, old_logps, advantages[rows].to(logps.device), cliprange=ppo.cliprange
+                )
+                value_tokens = value_losses(
+                    values,
+                    rollouts.values[rows].to(logps.device),
+                    returns[rows].to(logps.device),
+                    cliprange_value=ppo.cliprange_value,
+                )
+                share = mask.sum() / n_tokens
+                policy_loss = masked_mean(policy_tokens, mask) * share
+                value_loss = masked_mean(value_tokens, mask) * share
+                loss = policy_loss + ppo.vf_coef * value_loss
+                steps.check_finite(loss)
+                loss.backward()
+                with torch.no_grad():
+                    clipped = clip_fraction(logps, old_logps, mask, cliprange=ppo.cliprange)
+                    moved = masked_mean(approximate_kl(old_logps, logps, "k3"), mask)
+                figures["loss/policy"] += policy_loss.item()
+                figures["loss/value"] += value_loss.item()
+                figures["clip/fraction"] += (clipped * share).item()
+                figures["kl/update"] += (moved * share).item()
+            taken = steps.take(schedule_step=update)
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + value / len(plan)
+    return sums | taken
+
+
+def episode_order(n_prompts: int, ppo: PPOConfig, seed: int) -> list[list[int]]:
+    """Which prompts each update answers: passes over the prompts, each in a drawn order."""
+    needed = ppo.updates * ppo.episodes_per_update
+    passes = -(-needed // n_prompts)
+    flat = [index for batch in batches(n_prompts, n_prompts, passes, seed) for index in batch]
+    size = ppo.episodes_per_update
+    return [flat[update * size : (update + 1) * size] for update in range(ppo.updates)]
+
+
+def expect_same_policies(before: Rollouts, tolerance: float) -> None:
+    """Before training the policy is the reference: KL 0 on every token. Raises StepZeroError."""
+    difference = float((before.logps - before.ref_logps).abs().max())
+    if difference > tolerance:
+        raise StepZeroError(
+            f"PPO's policy and reference differ by {difference:.3g} nats before the first update; "
+            "the reference is not the policy's start"
+        )
+
+
+def show_sample(
+    run: RunDir, base: Base, prompts: Sequence[PromptRow], rollouts: Rollouts, *, step: int
+) -> None:
+    """The first answer of the update and its score, for people to read along."""
+    answer = rollouts.answers[0]
+    prompt = prompts[answer.prompt]
+    run.events.write(
+        "sample",
+        step=step,
+        prompt_id=prompt.id,
+        prompt=prompt.messages,
+        text=text_of(base, answer),
+        reward=rollouts.scores[0].item(),
+    )

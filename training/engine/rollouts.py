@@ -1,0 +1,140 @@
+"""What PPO knows of an answer: its tokens, its score, and per-token log-probs and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.engine.advantages import approximate_kl, length_mask
+from training.engine.batching import PackedRow, Packing, pack
+from training.engine.data import Branch, PromptRow, Tree
+from training.engine.generation import Generation, generate
+from training.engine.logprobs import row_states, token_logps
+from training.engine.models import Base, ScalarHead
+from training.engine.reward import tree_scores
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """A batch of B answers of at most T tokens. Everything (B, T) is right-padded with 0."""
+
+    answers: list[Generation]
+    trees: list[Tree]
+    lengths: Tensor  # (B,)
+    finished: Tensor  # (B,) bool
+    scores: Tensor  # (B,) reward-model score of the whole answer
+    logps: Tensor  # (B, T) of the policy that sampled, recomputed teacher-forced
+    ref_logps: Tensor  # (B, T)
+    values: Tensor  # (B, T)
+
+    @property
+    def mask(self) -> Tensor:
+        return length_mask(self.lengths, self.logps.shape[1])
+
+    def kl(self, estimator: str = "k1") -> Tensor:
+        """KL to the reference summed over each answer. Returns: (B,)"""
+        tokens = approximate_kl(self.logps, self.ref_logps, estimator)  # type: ignore[arg-type]
+        return torch.where(self.mask, tokens, 0.0).sum(dim=1)
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "reward/mean": self.scores.mean().item(),
+            "kl/to_reference": self.kl().mean().item(),
+            "kl/k3": self.kl("k3").mean().item(),
+            "entropy": -(self.logps.sum() / self.mask.sum()).item(),
+            "length/mean": self.lengths.float().mean().item(),
+            "eos/rate": self.finished.float().mean().item(),
+        }
+
+
+def token_table(
+    group: Sequence[PackedRow], flat: Sequence[Tensor], width: int
+) -> tuple[list[int], Tensor]:
+    """Per-token values of single-branch trees as a padded table, with gradient.
+
+    flat: for each row (N,). Returns: (indices of the n trees, (n, width))
+    """
+    trees: list[int] = []
+    lines: list[Tensor] = []
+    for row, values in zip(group, flat, strict=True):
+        for branch, (tree, _) in enumerate(row.branches):
+            own = values[row.branch_of == branch]
+            lines.append(torch.nn.functional.pad(own, (0, width - len(own))))
+            trees.append(tree)
+    return trees, torch.stack(lines)
+
+
+def policy_tables(
+    base: Base,
+    head: ScalarHead | None,
+    group: Sequence[PackedRow],
+    width: int,
+    temperature: float,
+) -> tuple[list[int], Tensor, Tensor]:
+    """Log-probs and values of a group under the active adapter: (tree indices, (n, T), (n, T)).
+
+    The value of a token is read from the state that predicts it; without a head it is 0.
+    """
+    logps, values = [], []
+    for row in group:
+        placed = row.to(base.device)
+        states = row_states(base, placed)
+        logps.append(token_logps(base, placed, states, temperature))
+        predicting = states[placed.sources]
+        values.append(head(predicting) if head is not None else torch.zeros_like(logps[-1]))
+    trees, table = token_table(group, logps, width)
+    return trees, table, token_table(group, values, width)[1]
+
+
+def roll_out(
+    base: Base,
+    prompts: Sequence[PromptRow],
+    packing: Packing,
+    *,
+    policy: str | None,
+    reference: str | None,
+    reward: str,
+    reward_head: ScalarHead,
+    value_head: ScalarHead | None,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> Rollouts:
+    """Answer with the policy, score the answers, take log-probs of policy and reference.
+
+    Log-probs are recomputed in one teacher-forced pass rather than kept from decoding, so that the
+    first update starts at a probability ratio of exactly 1.
+    """
+    with base.use(policy):
+        answers = generate(
+            base,
+            [prompt.tokens for prompt in prompts],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+        )
+    trees = [Tree(prompts[a.prompt].tokens, (Branch(a.tokens),)) for a in answers]
+    with base.use(reward):
+        scores = tree_scores(base, reward_head, trees, packing)[:, 0]
+    width = max(len(answer.tokens) for answer in answers)
+    logps, ref_logps, values = (torch.zeros(len(trees), width) for _ in range(3))
+    with torch.no_grad():
+        for group in pack(trees, packing):
+            with base.use(policy):
+                rows, new, value = policy_tables(base, value_head, group, width, temperature)
+            with base.use(reference):
+                _, old, _ = policy_tables(base, None, group, width, temperature)
+            logps[rows], ref_logps[rows], values[rows] = new.cpu(), old.cpu(), value.cpu()
+    return Rollouts(
+        answers=answers,
+        trees=trees,
+        lengths=torch.tensor([len(answer.tokens) for answer in answers]),
+        finished=torch.tensor([answer.finished for answer in answers]),
+        scores=scores,
+        logps=logps,
+        ref_logps=ref_logps,
+        values=values,
+    )
