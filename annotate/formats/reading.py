@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from annotate.errors import ImportRefused, NotFound
 
@@ -90,6 +90,7 @@ def _lines(path: Path, max_bytes: int) -> Iterator[tuple[int, str | Row]]:
     zipped = _beginning(path, 2) == _GZIP
     try:
         with gzip.open(path) if zipped else path.open("rb") as handle:
+            _check_start(path, handle.peek(8192)[:8192])
             for number, line in enumerate(_raw_lines(handle), start=1):
                 total += len(line)
                 if total > max_bytes:
@@ -97,9 +98,10 @@ def _lines(path: Path, max_bytes: int) -> Iterator[tuple[int, str | Row]]:
                         f"{path} holds more than {max_bytes:,} bytes"
                         f"{' after decompression' if zipped else ''}; split it"
                     )
-                if number == 1:
-                    line = _checked_start(path, line)
-                yield number, _decoded(number, line)
+                yield (
+                    number,
+                    _decoded(number, line.removeprefix(_UTF8_MARK) if number == 1 else line),
+                )
     except EOFError as error:
         raise ImportRefused(
             f"{path} ends in the middle of its gzip data; it was cut off, fetch it again"
@@ -112,7 +114,7 @@ def _lines(path: Path, max_bytes: int) -> Iterator[tuple[int, str | Row]]:
         raise ImportRefused(f"{path} is empty after decompression")
 
 
-def _raw_lines(handle: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
+def _raw_lines(handle: io.BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
     """Lines of at most `MAX_LINE_BYTES` and a byte, so that a file of one line stays bounded too.
 
     The rest of a longer line is skipped without being kept; its length alone refuses it.
@@ -125,15 +127,13 @@ def _raw_lines(handle: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
                 return
 
 
-def _checked_start(path: Path, line: bytes) -> bytes:
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+def _check_start(path: Path, start: bytes) -> None:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ImportRefused(f"{path} is UTF-16 text; save it as UTF-8")
-    line = line.removeprefix(_UTF8_MARK)
-    if b"\0" in line[:8192]:
+    if b"\0" in start:
         raise ImportRefused(
             f"{path} is a binary file; expected JSON lines (.jsonl, .jsonl.gz) or Parquet"
         )
-    return line
 
 
 def _decoded(number: int, line: bytes) -> str | Row:
