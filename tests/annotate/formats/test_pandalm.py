@@ -57,7 +57,7 @@ def test_a_boolean_is_no_response() -> None:
 
 @pytest.mark.parametrize("answer", [3, -1, "1", None, True, 0.5, [1]])
 def test_an_answer_other_than_0_1_2_is_refused(answer: object) -> None:
-    with pytest.raises(RowRefused, match="annotator2 is .*; expected 0"):
+    with pytest.raises(RowRefused, match=r"annotator2 is .*; expected 0"):
         pandalm.parse(changed(annotator2=answer), 1)
 
 

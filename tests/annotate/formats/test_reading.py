@@ -79,7 +79,7 @@ def test_a_broken_line_is_named_and_the_next_is_read(file: Path, line: bytes, pr
 
 
 def test_a_missing_file_is_not_found(file: Path) -> None:
-    with pytest.raises(NotFound, match="There is no file .*rows.jsonl"):
+    with pytest.raises(NotFound, match=r"There is no file .*rows\.jsonl"):
         list(read_rows(file))
 
 
