@@ -199,9 +199,7 @@ def test_text_that_cannot_be_stored_is_refused_with_its_line(
     project: Project, tmp_path: Path, text: str, reason: str
 ) -> None:
     line = '{"prompt": "Hi", "chosen": "a", "rejected": "TEXT"}'.replace("TEXT", text)
-    with pytest.raises(
-        ImportRefused, match=f"line 1: rejected holds .*{reason}"
-    ):
+    with pytest.raises(ImportRefused, match=f"line 1: rejected holds .*{reason}"):
         import_comparisons(project=project, path=write_rows(tmp_path / "f.jsonl", [line]))
 
 
@@ -290,7 +288,7 @@ def test_the_idempotency_key_comes_from_the_content(project: Project, tmp_path: 
 
 
 @pytest.mark.postgres
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite's test database is one thread's")
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite is in memory here")
 @pytest.mark.django_db(transaction=True)
 def test_two_imports_of_one_file_at_one_time_store_it_once(tmp_path: Path) -> None:
     people = make_people()

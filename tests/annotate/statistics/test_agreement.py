@@ -51,7 +51,7 @@ def test_alpha_of_wikipedias_example(metric: str, value: float) -> None:
 
 
 def test_alpha_of_two_coders_and_two_values_by_hand() -> None:
-    # Ten units, 0100000010 against 1110010000: six of ten agree, so D_o = 8/20 with o_01 = o_10 = 4;
+    # Ten units, 0100000010 against 1110010000: six agree, so D_o = 8/20 with o_01 = o_10 = 4;
     # 14 zeros and 6 ones give D_e = 2*14*6/(20*19); alpha = 1 - (0.4 * 380/168) = 2/21.
     rows = "0100000010", "1110010000"
     first, second = (np.array([int(digit) for digit in row]) for row in rows)
