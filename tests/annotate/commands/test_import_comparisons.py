@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from django.core.management.base import CommandError
+
+from annotate.models import Comparison, Judgment, Project
+from tests.annotate.commands.running import run
+from tests.data import HH, PANDALM
+from tests.factories import make_project
+from tests.people import People
+
+
+@pytest.fixture
+def project(people: People) -> Project:
+    return make_project(people.workspace)
+
+
+def imported(path: Path | str, *more: str) -> str:
+    return run("import_comparisons", path, "--project", "helpful", "--workspace", "lab", *more)
+
+
+def test_it_tells_what_is_new_and_what_is_known(project: Project) -> None:
+    first, second = imported(HH), imported(HH)
+    assert "(hh) into helpful, 8 rows:" in first
+    assert "comparisons: 8 new, 0 known" in first
+    assert "judgments:   8 new, 0 known" in first
+    assert "comparisons: 0 new, 8 known" in second
+    assert "Next: manage.py aggregate --project helpful" in second
+
+
+def test_a_malformed_file_is_refused_with_its_lines(project: Project) -> None:
+    with pytest.raises(CommandError, match=r"line 6: response1 is not text \(True\)"):
+        imported(PANDALM)
+    assert not Comparison.objects.exists()
+
+
+def test_skip_bad_lists_what_it_left(project: Project) -> None:
+    printed = imported(PANDALM, "--skip-bad")
+    assert "Not imported, not sound (1):\n  line 6: response1 is not text (True)" in printed
+    assert Judgment.objects.count() == 15
+
+
+def test_bad_input_is_answered_in_a_sentence_and_leaves_nothing(
+    project: Project, tmp_path: Path
+) -> None:
+    files = {
+        "empty.jsonl": (b"", "is empty"),
+        "picture.png": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is a binary file"),
+        "text.txt": (b"What is red?\n", "is not a preference file: line 1: not JSON"),
+        "other.jsonl": (b'{"question": "?"}\n', "cannot tell the format"),
+        "cut.jsonl.gz": (gzip.compress(HH.read_bytes())[:-50], "ends in the middle of its gzip"),
+    }
+    for name, (content, reason) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CommandError, match=reason):
+            imported(tmp_path / name)
+    with pytest.raises(CommandError, match="There is no file"):
+        imported(tmp_path / "missing.jsonl")
+    with pytest.raises(CommandError, match="is a folder"):
+        imported(tmp_path)
+    with pytest.raises(CommandError, match="8 of 8 rows cannot be imported"):
+        imported(HH, "--format", "pandalm")
+    with pytest.raises(CommandError, match="invalid choice: 'csv'"):
+        imported(HH, "--format", "csv")
+    assert not Comparison.objects.exists()
+
+
+def test_an_unknown_project_or_workspace_is_answered_with_those_there_are(
+    people: People, project: Project
+) -> None:
+    with pytest.raises(
+        CommandError, match="no project 'harmless' in the workspace 'lab'; there are: helpful"
+    ):
+        run("import_comparisons", HH, "--project", "harmless", "--workspace", "lab")
+    with pytest.raises(CommandError, match="no workspace 'main'; there are: elsewhere, lab"):
+        run("import_comparisons", HH, "--project", "helpful")
+    with pytest.raises(CommandError, match="in the workspace 'elsewhere'; there are none"):
+        run("import_comparisons", HH, "--project", "helpful", "--workspace", "elsewhere")
