@@ -231,7 +231,7 @@ def wait_for_round(demo: Demo, current: Round, *, poll_s: float = 0.5) -> None:
             raise DemoFailed(
                 f"Round {current.number} ({current.method}) {current.get_state_display().lower()}: "
                 f"{current.reason or 'no reason was given'}. Its runs are under "
-                f"{demo.folder / 'runs'}; `make demo` tries again, `make demo FRESH=1` starts clean."
+                f"{demo.folder / 'runs'}. `make demo` tries again, `make demo FRESH=1` starts clean"
             )
         time.sleep(poll_s)
 
