@@ -221,6 +221,13 @@ def execute_run(
     except OSError as error:
         fail(claim, run, reason="disk", detail=f"the run folder could not be written: {error}")
         return
+    earlier = read_result(folder)
+    if earlier is not None and earlier["status"] == "done":
+        # A worker died between the engine's end and its own last write: take over what is there.
+        succeed(claim, run, earlier)
+        return
+    if earlier is not None:  # a person asked for another try
+        (folder / "result.json").replace(folder / f"result-before-{claim.attempt}.json")
     child = Child(command, folder, claim.token.hex)
     forwarder = Forwarder(run, claim.attempt, child.events)
     try:

@@ -1,0 +1,82 @@
+"""From judgments to preferences: majority with honest ties."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from django.db import transaction
+
+from annotate.models import Aggregation, Answer, Judgment, Preference, Project
+
+#: Stored with every aggregation, so that a preference can be recomputed from its judgments.
+RULE: dict[str, Any] = {
+    "name": "majority",
+    "version": 1,
+    "probability": "(n_a + n_tie / 2) / (n_a + n_b + n_tie); 0.5 where everyone said both bad",
+    "outcome": (
+        "both_bad where more than half said so; else the more frequent of a and b among those who "
+        "compared; tie where these are equal or ties outnumber both"
+    ),
+    "judgments": "current ones: neither superseded nor taken back",
+}
+CHUNK = 1000
+
+
+def believe(counts: Counter[str]) -> tuple[str, float]:
+    """(outcome, P(A better)) of one comparison's answers under RULE."""
+    a, b, tie, bad = (counts[answer] for answer in ("a", "b", "tie", "both_bad"))
+    compared = a + b + tie
+    probability = (a + tie / 2) / compared if compared else 0.5
+    if bad > compared:
+        return Preference.Outcome.BOTH_BAD, probability
+    if a == b or tie > max(a, b):
+        return Preference.Outcome.TIE, probability
+    return (Preference.Outcome.A if a > b else Preference.Outcome.B), probability
+
+
+@transaction.atomic
+def aggregate_project(*, project: Project) -> Aggregation:
+    """One pass over the project's current judgments: a preference for each judged comparison."""
+    answers: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    judgments = Judgment.objects.current().filter(comparison__project=project).order_by("pk")
+    for pk, comparison, answer in judgments.values_list("pk", "comparison_id", "answer"):
+        answers[comparison].append((pk, answer))
+    aggregation = Aggregation.objects.create(
+        workspace=project.workspace, project=project, rule=RULE
+    )
+    preferences = []
+    for comparison, given in answers.items():
+        counts: Counter[str] = Counter(answer for _, answer in given)
+        outcome, probability = believe(counts)
+        preferences.append(
+            Preference(
+                workspace=project.workspace,
+                aggregation=aggregation,
+                comparison_id=comparison,
+                outcome=outcome,
+                probability=probability,
+                n_a=counts[Answer.A],
+                n_b=counts[Answer.B],
+                n_tie=counts[Answer.TIE],
+                n_both_bad=counts[Answer.BOTH_BAD],
+            )
+        )
+    Preference.objects.bulk_create(preferences, batch_size=CHUNK)
+    evidence = Preference.judgments.through
+    evidence.objects.bulk_create(
+        [
+            evidence(preference_id=preference.pk, judgment_id=pk)
+            for preference in preferences
+            for pk, _ in answers[preference.comparison_id]
+        ],
+        batch_size=CHUNK,
+    )
+    outcomes = Counter(preference.outcome for preference in preferences)
+    aggregation.summary = {
+        "comparisons": len(preferences),
+        "judgments": sum(len(given) for given in answers.values()),
+        **{outcome: outcomes[outcome] for outcome in Preference.Outcome.values},
+    }
+    aggregation.save(update_fields=["summary"])
+    return aggregation

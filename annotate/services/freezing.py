@@ -1,0 +1,144 @@
+"""Freezing preferences into a snapshot: chosen, labelled, split and hashed, never changed again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+
+from annotate.errors import AnnotateError, NothingToFreeze
+from annotate.formats.canonical import canonical_json, sha256
+from annotate.models import (
+    Aggregation,
+    Preference,
+    Project,
+    Prompt,
+    Response,
+    Snapshot,
+    SnapshotRow,
+)
+from annotate.services.aggregation import aggregate_project
+from rlhf_platform.accounts.models import User
+
+#: Stored with every snapshot.
+RULE: dict[str, Any] = {
+    "version": 1,
+    "rows": "comparisons whose outcome is a or b and whose responses are not both empty",
+    "chosen": "the response of the outcome; probability is P(chosen better)",
+    "split": "by the first 8 bytes of SHA-256(salt + prompt digest): a prompt is in one split only",
+    "sha256": "over the rows' canonical JSON, one a line, sorted by the bytes of their digests",
+}
+CHUNK = 500
+
+
+def message(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def row_content(preference: Preference, prompt: Prompt, a: Response, b: Response) -> dict[str, Any]:
+    """One row. Holds no annotator, no free text and no database id."""
+    a_better = preference.outcome == Preference.Outcome.A
+    chosen, rejected = (a, b) if a_better else (b, a)
+    probability = preference.probability if a_better else 1.0 - preference.probability
+    return {
+        "id": preference.comparison.digest,
+        "prompt_id": prompt.digest,
+        "prompt": prompt.messages,
+        "chosen": message(chosen.text),
+        "rejected": message(rejected.text),
+        "probability": round(probability, 6),
+        "n_judgments": preference.n_a + preference.n_b + preference.n_tie + preference.n_both_bad,
+    }
+
+
+def in_test(prompt_digest: str, *, salt: str, test_fraction: float) -> bool:
+    """Whether a prompt's rows are held out; depends on nothing but prompt, salt and fraction."""
+    draw = int(sha256(salt + prompt_digest)[:16], 16) / 2**64
+    return draw < test_fraction
+
+
+def why_left_out(preference: Preference, a: Response, b: Response) -> str:
+    """Why a preference becomes no row; empty when it becomes one."""
+    if preference.outcome == Preference.Outcome.TIE:
+        return "tie"
+    if preference.outcome == Preference.Outcome.BOTH_BAD:
+        return "both_bad"
+    if not a.text.strip() and not b.text.strip():
+        return "both_empty"
+    return ""
+
+
+@transaction.atomic
+def freeze_snapshot(
+    *,
+    project: Project,
+    aggregation: Aggregation | None = None,
+    test_fraction: float = 0.2,
+    actor: User | None = None,
+) -> Snapshot:
+    """An immutable snapshot of an aggregation (by default a new one).
+
+    Raises NothingToFreeze where a split would be empty, AnnotateError for an impossible fraction.
+    """
+    if not 0.0 < test_fraction < 1.0:
+        raise AnnotateError(f"the test fraction is {test_fraction}; allowed: between 0 and 1")
+    aggregation = aggregation or aggregate_project(project=project)
+    salt = project.slug
+    left_out: Counter[str] = Counter()
+    rows: list[tuple[str, str, Preference, str]] = []  # digest, content, preference, split
+    preferences = aggregation.preferences.select_related(
+        "comparison__prompt", "comparison__response_a", "comparison__response_b"
+    )
+    for preference in preferences.iterator(chunk_size=2000):
+        comparison = preference.comparison
+        reason = why_left_out(preference, comparison.response_a, comparison.response_b)
+        if reason:
+            left_out[reason] += 1
+            continue
+        content = canonical_json(
+            row_content(preference, comparison.prompt, comparison.response_a, comparison.response_b)
+        )
+        held_out = in_test(comparison.prompt.digest, salt=salt, test_fraction=test_fraction)
+        split = SnapshotRow.Split.TEST if held_out else SnapshotRow.Split.TRAIN
+        rows.append((sha256(content), content, preference, split))
+    counts = Counter(split for *_, split in rows)
+    for split in SnapshotRow.Split.values:
+        if not counts[split]:
+            raise NothingToFreeze(
+                f"the snapshot would hold no {split} rows: {len(rows)} of "
+                f"{len(rows) + sum(left_out.values())} judged comparisons are usable. "
+                "Collect more judgments, or change the test fraction"
+            )
+    rows.sort(key=lambda row: bytes.fromhex(row[0]))
+    # The project's row serialises two freezes, which would otherwise draw the same number.
+    Project.objects.select_for_update().get(pk=project.pk)
+    highest = project.snapshots.aggregate(highest=Max("number"))["highest"] or 0
+    snapshot = Snapshot.objects.create(
+        workspace=project.workspace,
+        project=project,
+        aggregation=aggregation,
+        number=highest + 1,
+        rule={**RULE, "test_fraction": test_fraction, "salt": salt, "belief": aggregation.rule},
+        summary={"left_out": dict(left_out), "aggregated": aggregation.summary},
+        sha256=sha256("".join(f"{content}\n" for _, content, _, _ in rows)),
+        n_train=counts[SnapshotRow.Split.TRAIN],
+        n_test=counts[SnapshotRow.Split.TEST],
+        created_by=actor,
+    )
+    SnapshotRow.objects.bulk_create(
+        [
+            SnapshotRow(
+                snapshot=snapshot,
+                preference=preference,
+                split=split,
+                digest=digest,
+                position=position,
+                content=content,
+            )
+            for position, (digest, content, preference, split) in enumerate(rows)
+        ],
+        batch_size=CHUNK,
+    )
+    return snapshot
