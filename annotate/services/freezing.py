@@ -101,7 +101,7 @@ def freeze_snapshot(
             row_content(preference, comparison.prompt, comparison.response_a, comparison.response_b)
         )
         held_out = in_test(comparison.prompt.digest, salt=salt, test_fraction=test_fraction)
-        split = SnapshotRow.Split.TEST if held_out else SnapshotRow.Split.TRAIN
+        split = "test" if held_out else "train"
         rows.append((sha256(content), content, preference, split))
     counts = Counter(split for *_, split in rows)
     for split in SnapshotRow.Split.values:

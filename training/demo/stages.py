@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from django.db.models import QuerySet
+
 from annotate.export.writers import export_snapshot
+from annotate.models import Comparison, Judgment, Project, PromptSet, Snapshot
 from annotate.selectors.quality import project_agreement
 from annotate.services.aggregation import aggregate_project
 from annotate.services.freezing import freeze_snapshot
 from annotate.services.ingest import import_comparisons, import_prompts
 from annotate.services.projects import create_project
-from django.db.models import QuerySet
-
-from annotate.models import Comparison, Judgment, Project, PromptSet, Snapshot
 from rlhf_platform.accounts.models import User, Workspace
 from training.demo.memory_watch import MemoryWatch
 from training.demo.report import Report, Stage
@@ -161,7 +161,9 @@ def freeze(demo: Demo) -> Snapshot:
     snapshot = project.snapshots.order_by("number").first()
     if snapshot is None:
         aggregation = aggregate_project(project=project)
-        snapshot = freeze_snapshot(project=project, aggregation=aggregation, actor=demo.actor)
+        snapshot = freeze_snapshot(
+            project=project, aggregation=aggregation, test_fraction=0.25, actor=demo.actor
+        )
     demo.enter("snapshot", 1, 2)
     export_snapshot(snapshot=snapshot, folder=demo.folder / "snapshot", format="parquet")
     demo.enter("snapshot", 2, 2)

@@ -111,7 +111,9 @@ def stage_config(round: Round, stage: str, *, rehearsal: bool = False) -> dict[s
     }
 
     def made(version: ModelVersion | None) -> str | None:
-        return "made-later" if rehearsal else version and adapter_folder(version)
+        if rehearsal:
+            return "made-later"
+        return adapter_folder(version) if version is not None else None
 
     section = config.setdefault(method, {})
     if stage in ("sft", "policy"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from annotate.services.ingest import open_comparison, store_response
 from django.conf import settings
 
 from annotate.models import Comparison, Project, Prompt, Response, ResponseOrigin
+from annotate.services.ingest import open_comparison, store_response
 from training.models import Round, Run, Sample
 
 
@@ -86,7 +87,7 @@ def open_cold_start(*, run: Run) -> int:
 
 
 def open_pairs(
-    *, project: Project, pairs: list[tuple[Response, Response, str]], reference: str
+    *, project: Project, pairs: Sequence[tuple[Response, Response, str]], reference: str
 ) -> int:
     opened = [
         open_comparison(

@@ -17,7 +17,6 @@ from training.errors import LostLease
 from training.models import Job
 from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run
-from training.services.publishing import execute_push
 from training.services.queueing import Claim
 from training.services.wakeups import wakeups
 
@@ -84,10 +83,7 @@ class Worker:
 
     def _work(self, claim: Claim) -> None:
         try:
-            if claim.job.kind == Job.Kind.RUN:
-                execute_run(claim=claim, stopping=self.stopping, command=self._command)
-            else:
-                execute_push(claim=claim)
+            execute_run(claim=claim, stopping=self.stopping, command=self._command)
         except LostLease:
             log.warning("job %s was taken over by another worker", claim.job.pk)
 

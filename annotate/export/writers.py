@@ -1,0 +1,87 @@
+"""Snapshots as folders that `datasets.load_dataset` and TRL read as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from annotate.errors import AnnotateError
+from annotate.export.card import dataset_card
+from annotate.models import Snapshot, SnapshotRow
+
+FORMATS = ("parquet", "jsonl")
+#: A folder that holds this file is an export of ours and may be written again.
+MARK = "snapshot.json"
+
+
+def snapshot_lines(*, snapshot: Snapshot, split: str) -> Iterator[str]:
+    """The canonical JSON of every row of a split, in the canonical order."""
+    rows = snapshot.rows.filter(split=split).order_by("position")
+    yield from rows.values_list("content", flat=True).iterator(chunk_size=2000)
+
+
+def export_snapshot(*, snapshot: Snapshot, folder: Path, format: str = "parquet") -> Path:
+    """Write data files and dataset card into `folder`: beside first, then renamed.
+
+    Raises AnnotateError for an unknown format, a folder with somebody else's files, or a full disk.
+    """
+    if format not in FORMATS:
+        raise AnnotateError(f"format {format!r} is none of {', '.join(FORMATS)}")
+    folder = folder.expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise AnnotateError(f"{folder} is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise AnnotateError(f"{folder} holds other files; name a new or empty folder")
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        (beside / "data").mkdir(parents=True)
+        write_folder(snapshot, beside, format)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(beside, folder)
+    except OSError as error:
+        raise AnnotateError(
+            f"{folder} could not be written ({error.strerror or error}); nothing was left behind"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def write_folder(snapshot: Snapshot, folder: Path, format: str) -> None:
+    for split in SnapshotRow.Split.values:
+        rows = [json.loads(line) for line in snapshot_lines(snapshot=snapshot, split=split)]
+        if format == "jsonl":
+            path = folder / "data" / f"{split}.jsonl"
+            with path.open("w", encoding="utf-8", newline="\n") as handle:
+                handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            write_parquet(rows, folder / "data" / f"{split}-00000-of-00001.parquet")
+    (folder / "README.md").write_text(dataset_card(snapshot, format), encoding="utf-8")
+    mark = {"sha256": snapshot.sha256, "number": snapshot.number, "format": format}
+    (folder / MARK).write_text(json.dumps(mark, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_parquet(rows: list[dict[str, object]], path: Path) -> None:
+    """Parquet with a fixed schema and fixed writer settings: equal rows give equal bytes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
+    schema = pyarrow.schema(
+        [
+            ("id", pyarrow.string()),
+            ("prompt_id", pyarrow.string()),
+            ("prompt", pyarrow.list_(message)),
+            ("chosen", pyarrow.list_(message)),
+            ("rejected", pyarrow.list_(message)),
+            ("probability", pyarrow.float64()),
+            ("n_judgments", pyarrow.int64()),
+        ]
+    )
+    table = pyarrow.Table.from_pylist(rows, schema=schema)
+    pyarrow.parquet.write_table(table, path, compression="zstd", version="2.6")

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from annotate.export.writers import FORMATS, export_snapshot
+from annotate.management.base import FriendlyCommand
+from annotate.selectors.lookup import find_snapshot
+
+
+class Command(FriendlyCommand):
+    help = "Write a snapshot as a folder that datasets.load_dataset and TRL read as it is."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("snapshot", type=int, help="the snapshot's id")
+        parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
+        parser.add_argument("--format", default="parquet", choices=FORMATS)
+
+    def work(self, **options: Any) -> None:
+        snapshot = find_snapshot(options["snapshot"])
+        folder = export_snapshot(snapshot=snapshot, folder=options["out"], format=options["format"])
+        self.stdout.write(f"wrote {snapshot.n_train + snapshot.n_test} rows to {folder}")

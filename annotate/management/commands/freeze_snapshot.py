@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from annotate.management.base import FriendlyCommand
+from annotate.selectors.lookup import find_project
+from annotate.services.freezing import freeze_snapshot
+
+
+class Command(FriendlyCommand):
+    help = "Aggregate a project's judgments and freeze them into a snapshot."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--project", required=True)
+        parser.add_argument(
+            "--test-fraction", type=float, default=0.2, help="share of prompts held out"
+        )
+        self.add_workspace_argument(parser)
+
+    def work(self, **options: Any) -> None:
+        project = find_project(options["project"], workspace=options["workspace"])
+        snapshot = freeze_snapshot(project=project, test_fraction=options["test_fraction"])
+        left_out = snapshot.summary["left_out"]
+        self.stdout.write(f"snapshot {snapshot.pk} ({snapshot})")
+        self.stdout.write(f"  train {snapshot.n_train}, test {snapshot.n_test}")
+        self.stdout.write(
+            "  left out: " + (", ".join(f"{n} {why}" for why, n in left_out.items()) or "nothing")
+        )
+        self.stdout.write(f"  sha256 {snapshot.sha256}")
+        self.stdout.write(f"next: manage.py export_snapshot {snapshot.pk} --out FOLDER")

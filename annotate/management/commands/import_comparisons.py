@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from annotate.formats.reading import FORMATS
+from annotate.management.base import FriendlyCommand
+from annotate.selectors.lookup import find_project
+from annotate.services.ingest import import_comparisons
+
+
+class Command(FriendlyCommand):
+    help = "Import pairs and their judgments: HH-RLHF, PandaLM or TRL preference files."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, help=".jsonl, .jsonl.gz or .parquet")
+        parser.add_argument("--project", required=True, help="short name of the project")
+        parser.add_argument("--format", default="auto", choices=["auto", *FORMATS])
+        parser.add_argument(
+            "--skip-bad", action="store_true", help="leave out rows that cannot be used"
+        )
+        self.add_workspace_argument(parser)
+
+    def work(self, **options: Any) -> None:
+        project = find_project(options["project"], workspace=options["workspace"])
+        report = import_comparisons(
+            project=project,
+            path=options["file"],
+            format=options["format"],
+            skip_bad=options["skip_bad"],
+        )
+        self.stdout.write(
+            f"comparisons: {report.comparisons_new} new, {report.comparisons_seen} already there"
+        )
+        self.stdout.write(
+            f"judgments: {report.judgments_new} new, {report.judgments_seen} already there"
+        )
+        if report.bad_rows:
+            self.stdout.write(f"left out: {len(report.bad_rows)} rows")
+            for row in report.bad_rows:
+                self.stdout.write(f"  {row}")

@@ -1,0 +1,103 @@
+"""Can the labels be trusted? Agreement, and whether the left answer is preferred."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from django.db.models import Count, Q
+
+from annotate.models import Answer, Judgment, Project
+from annotate.statistics.agreement import Alpha, alpha_with_interval, pairwise_agreement
+from annotate.statistics.intervals import wilson
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Krippendorff's alpha over a project's answers; `alpha` is None with a reason."""
+
+    alpha: float | None
+    low: float | None
+    high: float | None
+    n_comparisons: int
+    n_judgments: int
+    n_annotators: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """How often the answer on the left was preferred, among n answers for one side."""
+
+    left: float | None
+    n: int
+    low: float
+    high: float
+
+
+def project_agreement(*, project: Project) -> Agreement:
+    """Agreement on comparisons that two or more people judged, its interval clustered by prompt."""
+    rows = (
+        Judgment.objects.current()
+        .filter(comparison__project=project)
+        .values_list("comparison_id", "comparison__prompt_id", "annotator_id", "answer")
+    )
+    units: dict[int, list[str]] = defaultdict(list)
+    prompts: dict[int, int] = {}
+    annotators: dict[int, set[int]] = defaultdict(set)
+    for comparison, prompt, annotator, answer in rows:
+        units[comparison].append(answer)
+        prompts[comparison] = prompt
+        annotators[comparison].add(annotator)
+    found: Alpha = alpha_with_interval(list(units.values()), [prompts[unit] for unit in units])
+    overlapping = {a for unit, given in units.items() if len(given) > 1 for a in annotators[unit]}
+    return Agreement(
+        alpha=found.value,
+        low=found.low,
+        high=found.high,
+        n_comparisons=found.n_units,
+        n_judgments=found.n_values,
+        n_annotators=len(overlapping),
+        reason=found.reason,
+    )
+
+
+def position_share(*, project: Project) -> Share:
+    """How often the left answer won, among answers for one side whose layout is known."""
+    judgments = (
+        Judgment.objects.current()
+        .filter(comparison__project=project, answer__in=[Answer.A, Answer.B], swapped__isnull=False)
+        .aggregate(
+            n=Count("pk"),
+            left=Count(
+                "pk",
+                filter=Q(answer=Answer.A, swapped=False) | Q(answer=Answer.B, swapped=True),
+            ),
+        )
+    )
+    n, left = judgments["n"], judgments["left"]
+    low, high = wilson(left, n)
+    return Share(left=left / n if n else None, n=n, low=low, high=high)
+
+
+@dataclass(frozen=True)
+class PairAgreement:
+    """How often two annotators gave the same answer, on n comparisons both judged."""
+
+    first: str
+    second: str
+    share: float
+    n: int
+
+
+def annotator_matrix(*, project: Project) -> list[PairAgreement]:
+    """Agreement of every two annotators of a project."""
+    rows = Judgment.objects.current().filter(comparison__project=project)
+    rows = rows.select_related("annotator__user")
+    answers = [(str(row.annotator), row.comparison_id, row.answer) for row in rows]
+    return [
+        PairAgreement(str(first), str(second), share, n)
+        for (first, second), (share, n) in sorted(
+            pairwise_agreement(answers).items(), key=lambda item: str(item[0])
+        )
+    ]
