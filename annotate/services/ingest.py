@@ -267,7 +267,6 @@ def take_slots(project: Project, comparison_ids: Sequence[int]) -> None:
             Comparison.objects.filter(pk__in=part).update(slots=slots)
 
 
-@transaction.atomic
 def import_prompts(
     *, workspace: Workspace, path: Path, name: str, use: str, skip_bad: bool = False
 ) -> PromptSet:
@@ -277,6 +276,14 @@ def import_prompts(
     """
     conversations, bad = read_prompts(path)
     refuse_or_skip(path, bad, good=len(conversations), skip_bad=skip_bad)
+    return store_prompt_set(workspace=workspace, conversations=conversations, name=name, use=use)
+
+
+@transaction.atomic
+def store_prompt_set(
+    *, workspace: Workspace, conversations: Sequence[Messages], name: str, use: str
+) -> PromptSet:
+    """The set with these prompts: its latest version where the list is the same, else a new one."""
     prompts = store_prompts(workspace=workspace, conversations=conversations)
     order = list(dict.fromkeys(sha256(canonical_json(messages)) for messages in conversations))
     latest = PromptSet.objects.filter(workspace=workspace, name=name).order_by("-version").first()

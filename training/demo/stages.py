@@ -19,7 +19,7 @@ from annotate.models import Comparison, Judgment, Project, PromptSet, Snapshot
 from annotate.selectors.quality import project_agreement
 from annotate.services.aggregation import aggregate_project
 from annotate.services.freezing import freeze_snapshot
-from annotate.services.ingest import import_comparisons, import_prompts
+from annotate.services.ingest import import_comparisons, import_prompts, store_prompt_set
 from annotate.services.projects import create_project
 from rlhf_platform.accounts.models import User, Workspace
 from training.demo.memory_watch import MemoryWatch
@@ -31,6 +31,7 @@ from training.services.versions import base_version
 
 PROJECT = "helpful-answers"
 FRESH_PROMPTS = "fresh-prompts"
+FRESH_SHORT = "fresh-prompts-short"
 DATA = Path(__file__).resolve().parent.parent.parent / "annotate" / "demo_data"
 GUIDELINES = """\
 Which answer would you rather have received?
@@ -47,10 +48,25 @@ AGREEMENT_NOTE = (
 )
 
 #: Settings that fit two processor cores and fifteen minutes; everything else is the default.
-REWARD = {"optim": {"lr": 5e-4, "batch_size": 8, "epochs": 1}}
-DPO = {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 1}}
-PPO = {"ppo": {"updates": 8, "episodes_per_update": 8, "max_new_tokens": 40, "epochs": 2}}
-SAMPLING = {"sample": {"samples_per_prompt": 2, "max_new_tokens": 64}}
+#: One pass over 26 × 8 = 208 of the training pairs, measured on 64 held-out ones.
+ONE_PASS = {"lr": 3e-4, "batch_size": 8, "epochs": 1, "max_steps": 26}
+HELD_OUT = {"max_test_rows": 64}
+REWARD = {"optim": ONE_PASS, "data": HELD_OUT}
+DPO = {"optim": ONE_PASS, "data": HELD_OUT}
+PPO = {
+    "optim": {"lr": 3e-4},
+    "ppo": {
+        "updates": 8,
+        "episodes_per_update": 8,
+        "max_new_tokens": 32,
+        "epochs": 2,
+        "eval_prompts": 12,
+    },
+}
+EVALUATION = {"data": HELD_OUT, "evaluate": {"generate": 8, "max_new_tokens": 32}}
+SAMPLING = {"sample": {"samples_per_prompt": 2, "max_new_tokens": 48}}
+#: How many of the fresh prompts the demo's policies answer; each gives two comparisons.
+FRESH_USED = 12
 
 Show = Callable[[str, int, int], None]  # stage, done, total
 
@@ -112,6 +128,12 @@ def import_data(demo: Demo) -> None:
         workspace=demo.workspace,
         path=DATA / "fresh-prompts.jsonl.gz",
         name=FRESH_PROMPTS,
+        use=PromptSet.Use.FRESH,
+    )
+    store_prompt_set(
+        workspace=demo.workspace,
+        conversations=[entry.prompt.messages for entry in prompts.entries.all()[:FRESH_USED]],
+        name=FRESH_SHORT,
         use=PromptSet.Use.FRESH,
     )
     demo.enter("import", 3, 3)
@@ -197,12 +219,13 @@ def finish_round(
             method=method,
             reference=base_version(workspace=demo.workspace),
             fresh_prompts=PromptSet.objects.filter(
-                workspace=demo.workspace, name=FRESH_PROMPTS
+                workspace=demo.workspace, name=FRESH_SHORT
             ).latest("version"),
             reward_version=reward_version,
             config={
                 "reward": REWARD,
                 "policy": DPO if method == Round.Method.DPO else PPO,
+                "evaluate": EVALUATION,
                 "sample": SAMPLING,
             },
             actor=demo.actor,

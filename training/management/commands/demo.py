@@ -38,6 +38,8 @@ class Command(TrainingCommand):
         parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 8000))
 
     def work(self, **options: Any) -> None:
+        # SystemExit unwinds the blocks below, so that worker and broker never outlive the demo.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         serve = os.environ.get("SERVE", "1") != "0"
         folder = Path(settings.DATA_DIR)
         if serve:
