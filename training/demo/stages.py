@@ -26,6 +26,7 @@ from training.demo.memory_watch import MemoryWatch
 from training.demo.report import Report, Stage
 from training.errors import TrainingError
 from training.models import Job, ModelVersion, Round, Run, Sample
+from training.selectors.runs import run_progress
 from training.services.launching import launch_round
 from training.services.versions import base_version
 
@@ -259,14 +260,6 @@ def wait_for_round(demo: Demo, current: Round, *, poll_s: float = 0.5) -> None:
                 f"{demo.folder / 'runs'}. `make demo` tries again, `make demo FRESH=1` starts clean"
             )
         time.sleep(poll_s)
-
-
-def run_progress(run: Run) -> tuple[int, int]:
-    """(step, total steps) of a run's newest progress event; (0, 0) before the first one."""
-    latest = run.events.filter(kind="progress").order_by("-attempt", "-seq").first()
-    if latest is None:
-        return 0, 0
-    return int(latest.body.get("step", 0)), int(latest.body.get("total_steps", 0))
 
 
 def add_run_stage(demo: Demo, run: Run) -> None:

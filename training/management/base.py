@@ -11,9 +11,9 @@ from django.core.management.base import CommandError
 from annotate.errors import AnnotateError
 from annotate.management.base import FriendlyCommand
 from training.demo.bars import Bars
-from training.demo.stages import run_progress
 from training.errors import TrainingError, UnknownBase
 from training.models import Job, ModelVersion, Run
+from training.selectors.runs import run_progress
 from training.services.versions import base_version
 
 

@@ -9,9 +9,9 @@ from django.core.management.base import CommandError, CommandParser
 
 from annotate.selectors.lookup import find_project, find_prompt_set, find_snapshot
 from training.demo.bars import Bars
-from training.demo.stages import run_progress
 from training.management.base import TrainingCommand
 from training.models import Round
+from training.selectors.runs import run_progress
 from training.services.launching import launch_round
 
 
