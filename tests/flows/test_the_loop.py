@@ -49,8 +49,7 @@ def test_a_click_becomes_a_weight_becomes_new_comparisons(tmp_path: Path, client
     base = save_tiny(tmp_path / "tiny")
     project = create_project(workspace=people.workspace, name="Loop", slug="loop")
     rows = [
-        {"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"}
-        for n in range(24)
+        {"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(24)
     ]
     file = tmp_path / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
