@@ -99,6 +99,10 @@ def store(
 ) -> Judgment:
     comparison = Comparison.objects.select_for_update().get(pk=assignment.comparison_id)
     locked = Assignment.objects.select_for_update().get(pk=assignment.pk)
+    # A parallel send of the same key may have held the lock that we have just waited for.
+    earlier = stored(annotator, key, body)
+    if earlier is not None:
+        return earlier
     if locked.annotator_id != annotator.pk or locked.state in (State.JUDGED, State.SKIPPED):
         raise LeaseLost("this comparison is no longer yours; the next one is")
     if locked.state == State.EXPIRED:
