@@ -22,6 +22,8 @@ from training.services.processes import PortInUse, require_port
 from training.services.versions import base_version
 
 State = Job.State
+#: The executor closes stale connections, which an outer test transaction would not survive.
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def make_job(people: People) -> Job:

@@ -48,7 +48,7 @@ def web(host: str, port: int) -> list[str]:
     return [
         sys.executable, "-m", "gunicorn", "rlhf_platform.wsgi:application",
         "--bind", f"{host}:{port}", "--worker-class", "gthread", "--workers", "1",
-        "--threads", "8", "--graceful-timeout", "30", "--control-socket-disable",
+        "--threads", "8", "--graceful-timeout", "30", "--no-control-socket",
     ]  # fmt: skip
 
 
