@@ -103,7 +103,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_can_be_retried(people: People) -
 def test_old_waiting_jobs_are_announced_again(people: People) -> None:
     make_job(people)
     assert queueing.dispatch_waiting() == 0
-    Job.objects.update(created_at=timezone.now() - timedelta(seconds=5))
+    Job.objects.update(created_at=timezone.now() - timedelta(seconds=20), notified_at=None)
     assert queueing.dispatch_waiting() == 1
     assert queueing.dispatch_waiting() == 0
 
