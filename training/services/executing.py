@@ -16,10 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from annotate.export.writers import snapshot_lines
 from django.conf import settings
 from django.db import close_old_connections, transaction
 
+from annotate.export.writers import snapshot_lines
 from annotate.models import PromptSet, SnapshotRow
 from training.engine.config import from_dict, to_dict
 from training.errors import LostLease

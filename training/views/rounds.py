@@ -15,12 +15,15 @@ from annotate.models import Comparison, PromptSet, Snapshot
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role, Workspace
 from training.errors import TrainingError
-from training.models import Job, ModelVersion, Round
+from training.models import Job, ModelVersion, Round, Run
 from training.selectors.runs import answers_side_by_side, run_curves, run_progress
 from training.services import promoting
 from training.services.launching import launch_round
 from training.services.rounds import cancel_round, plan, retry_round
 from training.services.versions import base_version
+
+#: Methods whose metrics are curves; the others report once.
+TRAINED = (Run.Method.SFT, Run.Method.REWARD, Run.Method.DPO, Run.Method.PPO)
 
 
 class LaunchForm(forms.Form):
@@ -94,7 +97,9 @@ def round(request: MemberRequest, pk: int) -> HttpResponse:
         "round": found,
         "stages": stages,
         "progress": progress_of(found),
-        "charts": [(run, curves) for run in runs if (curves := run_curves(run))],
+        "charts": [
+            (run, curves) for run in runs if run.method in TRAINED and (curves := run_curves(run))
+        ],
         "results": [run for run in runs if run.result and run.result.get("metrics")],
         "failed": [run for run in runs if run.job.state == Job.State.FAILED],
         "answers": answers_side_by_side(found),
