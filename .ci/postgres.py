@@ -1,4 +1,4 @@
-"""Run the database tests on PostgreSQL first, where one answers; the whole suite follows on SQLite."""
+"""The database tests on PostgreSQL, where one answers; the whole suite follows on SQLite."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rewrite the locks from the .in files: `make lock`.
 
-One joint resolve fixes every version, so that the locks agree; then each set is resolved again under
+One joint resolve fixes every version, so that the locks agree; each set is then resolved under
 those versions to see what belongs to it. The CUDA set is resolved against the public index alone
 (no local wheels), which downloads only metadata.
 """

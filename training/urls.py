@@ -1,5 +1,18 @@
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path, re_path
 
-urlpatterns: list[URLPattern] = []
+from training.views import rounds, versions
+
+urlpatterns = [
+    path("rounds/", rounds.rounds, name="rounds"),
+    path("rounds/<int:pk>/", rounds.round, name="round"),
+    path("rounds/<int:pk>/progress", rounds.round_progress, name="round_progress"),
+    re_path(
+        r"^rounds/(?P<pk>\d{1,9})/(?P<verb>promote|reject|cancel|retry)$",
+        rounds.decide,
+        name="decide",
+    ),
+    path("models/", versions.versions, name="versions"),
+    path("models/<int:pk>/", versions.version, name="version"),
+]

@@ -74,7 +74,7 @@ are lists of messages).
 - `split`: train or test
 
 ## Rows
-{snapshot.summary.get("kept", 0)} pairs were kept. {_dropped(summary)}
+{snapshot.summary.get("kept", 0)} pairs were kept. {_left_out(summary)}
 A prompt is never in both splits.
 
 {_rules("From judgments to preferences", aggregation)}
@@ -106,11 +106,11 @@ def _rules(title: str, rule: dict[str, Any]) -> str:
     return f"### {title}\n{lines}"
 
 
-def _dropped(summary: dict[str, Any]) -> str:
-    dropped = {key: n for key, n in summary.get("dropped", {}).items() if n}
-    if not dropped:
-        return "None was dropped."
-    return f"Dropped: {', '.join(f'{n} {key}' for key, n in dropped.items())}."
+def _left_out(summary: dict[str, Any]) -> str:
+    left_out = summary.get("left_out", {})
+    if not left_out:
+        return "None was left out."
+    return f"Left out: {', '.join(f'{n} {key}' for key, n in left_out.items())}."
 
 
 def _people(summary: dict[str, Any]) -> str:

@@ -31,14 +31,19 @@ def export_snapshot(*, snapshot: Snapshot, folder: Path | str, format: str = "pa
         raise AnnotateError(f"There is no format {format!r}; use {' or '.join(WRITERS)}.")
     folder = Path(folder).absolute()
     _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write(snapshot, beside, format)
-        beside.chmod(0o755)
-        _put_in_place(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _write(snapshot, beside, format)
+            beside.chmod(0o755)
+            _put_in_place(beside, folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise AnnotateError(
+            f"{folder} could not be written ({error.strerror or error}); nothing was left behind."
+        ) from error
     return folder
 
 

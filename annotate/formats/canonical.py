@@ -15,18 +15,18 @@ def canonical_json(value: Any) -> str:
     )
 
 
-def text_digest(text: str) -> str:
+def sha256(text: str) -> str:
     """SHA-256 of `text` in UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def messages_digest(messages: list[dict[str, str]]) -> str:
-    return text_digest(canonical_json(messages))
+    return sha256(canonical_json(messages))
 
 
 def comparison_digest(prompt: str, responses: Iterable[str]) -> str:
     """Of a prompt's digest and its two responses' digests, whichever comes first."""
-    return text_digest("\n".join([prompt, *sorted(responses)]))
+    return sha256("\n".join([prompt, *sorted(responses)]))
 
 
 def lines_digest(lines: Iterable[str]) -> str:

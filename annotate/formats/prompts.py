@@ -29,6 +29,10 @@ class PromptFile:
     records: list[PromptRecord] = field(default_factory=list)
     bad_rows: list[BadRow] = field(default_factory=list)
 
+    @property
+    def conversations(self) -> list[list[Message]]:
+        return [record.messages for record in self.records]
+
 
 def read_prompts(path: Path | str) -> PromptFile:
     result = PromptFile()

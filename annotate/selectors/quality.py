@@ -51,8 +51,8 @@ class PairAgreement:
 
     first: Annotator
     second: Annotator
+    share: float
     n: int
-    agreed: float
     low: float
     high: float
 
@@ -88,7 +88,7 @@ def project_agreement(*, project: Project) -> Agreement:
     )
 
 
-def agreement_matrix(*, project: Project) -> list[PairAgreement]:
+def annotator_matrix(*, project: Project) -> list[PairAgreement]:
     """Every two annotators with a comparison in common, the most comparisons first."""
     answers: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for comparison, annotator, answer in _current(project).values_list(
@@ -102,7 +102,7 @@ def agreement_matrix(*, project: Project) -> list[PairAgreement]:
         interval = wilson(agreed[first, second], n)
         share = agreed[first, second] / n
         rows.append(
-            PairAgreement(people[first], people[second], n, share, interval.low, interval.high)
+            PairAgreement(people[first], people[second], share, n, interval.low, interval.high)
         )
     return rows
 

@@ -11,7 +11,7 @@ from annotate.models import Annotator, Judgment, Project
 
 @dataclass(frozen=True)
 class Throughput:
-    """One annotator's judgments that stand. Times are `None` where none was measured (imports).
+    """One annotator's judgments that stand. Times are `None` where none was measured.
 
     `judgments_per_hour` is per hour of active time, over the judgments whose time was measured.
     """
@@ -24,10 +24,12 @@ class Throughput:
 
 
 def annotator_throughput(*, project: Project) -> list[Throughput]:
-    """The annotators of a project, the busiest first."""
+    """The members who judged in a project, the busiest first; imports carry no times."""
     times: dict[int, list[int]] = defaultdict(list)
     judgments: dict[int, int] = defaultdict(int)
-    rows = Judgment.objects.current().filter(comparison__project=project)
+    rows = Judgment.objects.current().filter(
+        comparison__project=project, annotator__kind=Annotator.Kind.MEMBER
+    )
     for annotator, active_ms in rows.values_list("annotator_id", "active_ms"):
         judgments[annotator] += 1
         if active_ms is not None:

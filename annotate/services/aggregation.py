@@ -9,21 +9,32 @@ from django.db import transaction
 from django.db.models import Max
 
 from annotate.models import Aggregation, Answer, Judgment, Preference, Project
-from annotate.selectors.quality import project_agreement
+from annotate.selectors.quality import ANSWERS, project_agreement
 from annotate.services.storing import CHUNK
 
 #: In full, because a snapshot's reader must be able to redo it.
 RULE: dict[str, Any] = {
     "name": "majority",
     "version": 1,
-    "judgments": "each annotator's current answer; answers taken back or superseded do not count",
+    "probability": "(n_a + n_tie / 2) / (n_a + n_b + n_tie); 0.5 where everyone said both bad",
     "outcome": (
-        "both_bad if more than half of the answers are both_bad; otherwise the most frequent of a, "
-        "b and tie; tie where the most frequent is shared"
+        "both_bad where more than half said so; else the more frequent of a and b among those who "
+        "compared; tie where these are equal or ties outnumber both"
     ),
-    "probability": "(n_a + n_tie / 2) / (n_a + n_b + n_tie); 0.5 where all answers are both_bad",
-    "weights": "every annotator counts the same",
+    "judgments": "current ones: neither superseded nor taken back; everyone counts the same",
 }
+
+
+def believe(counts: Counter[str]) -> tuple[str, float]:
+    """(outcome, P(A better)) of one comparison's answers under RULE."""
+    a, b, tie, bad = (counts[answer] for answer in ANSWERS)
+    compared = a + b + tie
+    probability = (a + tie / 2) / compared if compared else 0.5
+    if bad > compared:
+        return Preference.Outcome.BOTH_BAD, probability
+    if a == b or tie > max(a, b):
+        return Preference.Outcome.TIE, probability
+    return (Preference.Outcome.A if a > b else Preference.Outcome.B), probability
 
 
 @transaction.atomic
@@ -70,28 +81,14 @@ def judgment_state(*, project: Project) -> dict[str, int]:
     return {"count": rows.count(), "newest": rows.aggregate(newest=Max("pk"))["newest"] or 0}
 
 
-def outcome_of(counts: Counter[str]) -> str:
-    """The outcome under `RULE`."""
-    if 2 * counts[Answer.BOTH_BAD] > counts.total():
-        return Preference.Outcome.BOTH_BAD
-    most = max(counts[answer] for answer in (Answer.A, Answer.B, Answer.TIE))
-    leaders = [answer for answer in (Answer.A, Answer.B, Answer.TIE) if counts[answer] == most]
-    return Preference.Outcome(leaders[0]) if len(leaders) == 1 else Preference.Outcome.TIE
-
-
-def probability_of(counts: Counter[str]) -> float:
-    """P(A is better) under `RULE`."""
-    heard = counts[Answer.A] + counts[Answer.B] + counts[Answer.TIE]
-    return (counts[Answer.A] + counts[Answer.TIE] / 2) / heard if heard else 0.5
-
-
 def _preference(aggregation: Aggregation, comparison: int, counts: Counter[str]) -> Preference:
+    outcome, probability = believe(counts)
     return Preference(
         workspace_id=aggregation.workspace_id,
         aggregation=aggregation,
         comparison_id=comparison,
-        outcome=outcome_of(counts),
-        probability=probability_of(counts),
+        outcome=outcome,
+        probability=probability,
         n_a=counts[Answer.A],
         n_b=counts[Answer.B],
         n_tie=counts[Answer.TIE],
@@ -104,7 +101,7 @@ def _summary(project: Project, preferences: list[Preference]) -> dict[str, Any]:
     agreement = project_agreement(project=project)
     return {
         "comparisons": len(preferences),
-        "outcomes": {str(outcome): outcomes[outcome] for outcome in Preference.Outcome},
+        **{outcome: outcomes[outcome] for outcome in Preference.Outcome.values},
         "judgments": agreement.n_judgments,
         "annotators": agreement.n_annotators,
         "agreement": {

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from annotate.errors import AnnotateError, NothingToFreeze
-from annotate.formats.canonical import canonical_json, lines_digest, text_digest
+from annotate.formats.canonical import canonical_json, lines_digest, sha256
 from annotate.models import Aggregation, Judgment, Preference, Project, Snapshot, SnapshotRow
 from annotate.services.aggregation import aggregate_project, judgment_state
 from annotate.services.storing import CHUNK
@@ -21,7 +21,6 @@ from rlhf_platform.accounts.models import User
 #: One salt for all: a prompt stays on its side of the split in every later snapshot, so that what
 #: one round was trained on is never what another is measured on.
 SALT = "split-1"
-DROPPED = ("tie", "both_bad", "both_empty")
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,10 @@ def freeze_snapshot(
     aggregation = aggregation or _current_aggregation(locked)
     if aggregation.project_id != project.pk:
         raise AnnotateError("The aggregation belongs to another project.")
-    dropped: Counter[str] = Counter()
-    rows = sorted(_rows(aggregation, test_fraction, dropped), key=lambda row: row.digest)
+    left_out: Counter[str] = Counter()
+    rows = sorted(_rows(aggregation, test_fraction, left_out), key=lambda row: row.digest)
     splits = Counter(row.split for row in rows)
-    _check_splits(project, splits, dropped, test_fraction)
+    _check_splits(project, splits, left_out, test_fraction)
     number = locked.snapshots.aggregate(last=Max("number"))["last"] or 0
     snapshot = Snapshot.objects.create(
         workspace=project.workspace,
@@ -61,7 +60,7 @@ def freeze_snapshot(
         aggregation=aggregation,
         number=number + 1,
         rule=_rule(test_fraction),
-        summary=_summary(aggregation, splits, dropped),
+        summary=_summary(aggregation, splits, left_out),
         sha256=lines_digest(row.content for row in rows),
         n_train=splits["train"],
         n_test=splits["test"],
@@ -97,18 +96,18 @@ def _current_aggregation(project: Project) -> Aggregation:
     return aggregate_project(project=project)
 
 
-def _rows(aggregation: Aggregation, test_fraction: float, dropped: Counter[str]) -> Iterator[_Row]:
+def _rows(aggregation: Aggregation, test_fraction: float, left_out: Counter[str]) -> Iterator[_Row]:
     preferences = aggregation.preferences.select_related(
         "comparison__prompt", "comparison__response_a", "comparison__response_b"
     )
     for preference in preferences.iterator(chunk_size=CHUNK):
         reason = _reason_to_drop(preference)
         if reason:
-            dropped[reason] += 1
+            left_out[reason] += 1
             continue
         split = split_of(preference.comparison.prompt.digest, test_fraction)
         content = canonical_json(_content(preference, split))
-        yield _Row(preference.pk, split, text_digest(content), content)
+        yield _Row(preference.pk, split, sha256(content), content)
 
 
 def _reason_to_drop(preference: Preference) -> str:
@@ -132,22 +131,23 @@ def _content(preference: Preference, split: str) -> dict[str, Any]:
         "prompt": comparison.prompt.messages,
         "chosen": [{"role": "assistant", "content": chosen}],
         "rejected": [{"role": "assistant", "content": rejected}],
-        "probability": probability,
+        # Six digits: one minus a third must not differ from two thirds in the last bit.
+        "probability": round(probability, 6),
         "n_judgments": judgments,
         "split": split,
     }
 
 
 def _check_splits(
-    project: Project, splits: Counter[str], dropped: Counter[str], test_fraction: float
+    project: Project, splits: Counter[str], left_out: Counter[str], test_fraction: float
 ) -> None:
     if splits["train"] and splits["test"]:
         return
     if not splits:
-        left = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
         raise NothingToFreeze(
             f"No comparison of {project.slug!r} has a decided preference"
-            f"{f' (dropped: {left})' if left else ''}; import judgments or judge some pairs first."
+            f"{f' (left out: {why})' if why else ''}; import judgments or judge some pairs first."
         )
     if splits["train"]:
         raise NothingToFreeze(
@@ -167,7 +167,7 @@ def _rule(test_fraction: float) -> dict[str, Any]:
         "both_bad": "dropped",
         "both_empty": "dropped: neither response holds more than blanks",
         "chosen": "the response that the aggregation's outcome names",
-        "probability": "the aggregation's probability that the chosen response is better",
+        "probability": "the aggregation's belief that the chosen response is better, to six digits",
         "id": "SHA-256 of the prompt's digest and the two responses' digests in order, one a line",
         "test_fraction": test_fraction,
         "salt": SALT,
@@ -180,7 +180,7 @@ def _rule(test_fraction: float) -> dict[str, Any]:
 
 
 def _summary(
-    aggregation: Aggregation, splits: Counter[str], dropped: Counter[str]
+    aggregation: Aggregation, splits: Counter[str], left_out: Counter[str]
 ) -> dict[str, Any]:
     used = Judgment.objects.filter(preferences__aggregation=aggregation)
     versions = used.order_by().values_list("guideline__version", flat=True).distinct()
@@ -192,7 +192,7 @@ def _summary(
     )
     return {
         "kept": splits.total(),
-        "dropped": {reason: dropped[reason] for reason in DROPPED},
+        "left_out": dict(sorted(left_out.items())),
         "sources": dict(sorted(origins.items())),
         "judgments": used.count(),
         "annotators": used.order_by().values("annotator").distinct().count(),

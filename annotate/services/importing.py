@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from annotate.errors import BadRow
-from annotate.formats.canonical import comparison_digest, messages_digest, text_digest
+from annotate.formats.canonical import comparison_digest, messages_digest, sha256
 from annotate.formats.records import ComparisonRecord, Message, ResponseRecord, Winner
 from annotate.models import Answer, Comparison, Judgment, Project
 from annotate.services.storing import (
@@ -53,7 +53,7 @@ def plan_pairs(
     pairs: dict[str, PlannedPair] = {}
     contradictions = []
     for record in records:
-        first, second = text_digest(record.first.text), text_digest(record.second.text)
+        first, second = sha256(record.first.text), sha256(record.second.text)
         prompt = messages_digest(record.messages)
         pair = pairs.setdefault(
             comparison_digest(prompt, [first, second]),
@@ -166,7 +166,7 @@ def _judgment(project: Project, digest: str, key: tuple[int, int], answer: str) 
         annotator_id=key[1],
         answer=answer,
         idempotency_key=f"import:{project.pk}:{digest}",
-        body_digest=text_digest(answer),
+        body_digest=sha256(answer),
     )
 
 

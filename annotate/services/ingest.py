@@ -5,6 +5,7 @@ Everything is told apart by its content, so that doing the same again changes no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 from django.db import transaction
 
 from annotate.errors import AnnotateError, BadRow, ImportRefused
-from annotate.formats.canonical import comparison_digest, messages_digest, text_digest
+from annotate.formats.canonical import comparison_digest, messages_digest, sha256
 from annotate.formats.preferences import read_preferences
 from annotate.formats.prompts import PromptFile, read_prompts
-from annotate.formats.records import Message, PromptRecord, RowRefused, checked_prompt, checked_text
+from annotate.formats.records import Message, RowRefused, checked_prompt, checked_text
 from annotate.models import (
     Comparison,
     Project,
@@ -89,7 +90,9 @@ def import_prompts(
 ) -> PromptSet:
     """The prompts of a file as a set; a new version of `name` only when list or use differ."""
     source = prompts_in(path=path, skip_bad=skip_bad)
-    return store_prompt_set(workspace=workspace, records=source.records, name=name, use=use)
+    return store_prompt_set(
+        workspace=workspace, conversations=source.conversations, name=name, use=use
+    )
 
 
 def prompts_in(*, path: Path | str, skip_bad: bool = False) -> PromptFile:
@@ -105,7 +108,7 @@ def prompts_in(*, path: Path | str, skip_bad: bool = False) -> PromptFile:
 
 @transaction.atomic
 def store_prompt_set(
-    *, workspace: Workspace, records: list[PromptRecord], name: str, use: str
+    *, workspace: Workspace, conversations: Sequence[list[Message]], name: str, use: str
 ) -> PromptSet:
     """A prompt set of these prompts in this order, each once."""
     check_slug(name, "prompt set")
@@ -113,13 +116,13 @@ def store_prompt_set(
         raise AnnotateError(f"{use!r} is not a use of prompts; say one of {_uses()}.")
     # The workspace's lock: two imports under one name must not both become the next version.
     Workspace.objects.select_for_update().get(pk=workspace.pk)
-    digests = list(dict.fromkeys(messages_digest(record.messages) for record in records))
+    digests = list(dict.fromkeys(messages_digest(messages) for messages in conversations))
     latest = PromptSet.objects.filter(workspace=workspace, name=name).order_by("-version").first()
     if latest and latest.use == use:
         entries = latest.entries.order_by("position")
         if list(entries.values_list("prompt__digest", flat=True)) == digests:
             return latest
-    ids = store_prompts(workspace=workspace, conversations=(record.messages for record in records))
+    ids = store_prompts(workspace=workspace, conversations=conversations)
     prompt_set = PromptSet.objects.create(
         workspace=workspace, name=name, version=latest.version + 1 if latest else 1, use=use
     )
@@ -161,7 +164,7 @@ def store_response(
     response, _ = Response.objects.get_or_create(
         workspace_id=prompt.workspace_id,
         prompt=prompt,
-        digest=text_digest(text),
+        digest=sha256(text),
         defaults={"text": text},
     )
     ResponseOrigin.objects.get_or_create(

@@ -12,25 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from django.db.models import QuerySet
+
 from annotate.export.writers import export_snapshot
+from annotate.models import Comparison, Judgment, Project, PromptSet, Snapshot
 from annotate.selectors.quality import project_agreement
 from annotate.services.aggregation import aggregate_project
 from annotate.services.freezing import freeze_snapshot
-from annotate.services.ingest import import_comparisons, import_prompts
+from annotate.services.ingest import import_comparisons, import_prompts, store_prompt_set
 from annotate.services.projects import create_project
-from django.db.models import QuerySet
-
-from annotate.models import Comparison, Judgment, Project, PromptSet, Snapshot
 from rlhf_platform.accounts.models import User, Workspace
 from training.demo.memory_watch import MemoryWatch
 from training.demo.report import Report, Stage
 from training.errors import TrainingError
 from training.models import Job, ModelVersion, Round, Run, Sample
+from training.selectors.runs import run_progress
 from training.services.launching import launch_round
 from training.services.versions import base_version
 
 PROJECT = "helpful-answers"
 FRESH_PROMPTS = "fresh-prompts"
+FRESH_SHORT = "fresh-prompts-short"
 DATA = Path(__file__).resolve().parent.parent.parent / "annotate" / "demo_data"
 GUIDELINES = """\
 Which answer would you rather have received?
@@ -47,10 +49,25 @@ AGREEMENT_NOTE = (
 )
 
 #: Settings that fit two processor cores and fifteen minutes; everything else is the default.
-REWARD = {"optim": {"lr": 5e-4, "batch_size": 8, "epochs": 1}}
-DPO = {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 1}}
-PPO = {"ppo": {"updates": 8, "episodes_per_update": 8, "max_new_tokens": 40, "epochs": 2}}
-SAMPLING = {"sample": {"samples_per_prompt": 2, "max_new_tokens": 64}}
+#: One pass over 26 × 8 = 208 of the training pairs, measured on 64 held-out ones.
+ONE_PASS = {"lr": 3e-4, "batch_size": 8, "epochs": 1, "max_steps": 26}
+HELD_OUT = {"max_test_rows": 64}
+REWARD = {"optim": ONE_PASS, "data": HELD_OUT}
+DPO = {"optim": ONE_PASS, "data": HELD_OUT}
+PPO = {
+    "optim": {"lr": 3e-4},
+    "ppo": {
+        "updates": 8,
+        "episodes_per_update": 8,
+        "max_new_tokens": 32,
+        "epochs": 2,
+        "eval_prompts": 12,
+    },
+}
+EVALUATION = {"data": HELD_OUT, "evaluate": {"generate": 8, "max_new_tokens": 32}}
+SAMPLING = {"sample": {"samples_per_prompt": 2, "max_new_tokens": 48}}
+#: How many of the fresh prompts the demo's policies answer; each gives two comparisons.
+FRESH_USED = 12
 
 Show = Callable[[str, int, int], None]  # stage, done, total
 
@@ -114,6 +131,12 @@ def import_data(demo: Demo) -> None:
         name=FRESH_PROMPTS,
         use=PromptSet.Use.FRESH,
     )
+    store_prompt_set(
+        workspace=demo.workspace,
+        conversations=[entry.prompt.messages for entry in prompts.entries.all()[:FRESH_USED]],
+        name=FRESH_SHORT,
+        use=PromptSet.Use.FRESH,
+    )
     demo.enter("import", 3, 3)
     imported = Comparison.objects.filter(project=project, origin=Comparison.Origin.IMPORT)
     judgments = Judgment.objects.current().filter(comparison__in=imported)
@@ -161,7 +184,9 @@ def freeze(demo: Demo) -> Snapshot:
     snapshot = project.snapshots.order_by("number").first()
     if snapshot is None:
         aggregation = aggregate_project(project=project)
-        snapshot = freeze_snapshot(project=project, aggregation=aggregation, actor=demo.actor)
+        snapshot = freeze_snapshot(
+            project=project, aggregation=aggregation, test_fraction=0.25, actor=demo.actor
+        )
     demo.enter("snapshot", 1, 2)
     export_snapshot(snapshot=snapshot, folder=demo.folder / "snapshot", format="parquet")
     demo.enter("snapshot", 2, 2)
@@ -195,12 +220,13 @@ def finish_round(
             method=method,
             reference=base_version(workspace=demo.workspace),
             fresh_prompts=PromptSet.objects.filter(
-                workspace=demo.workspace, name=FRESH_PROMPTS
+                workspace=demo.workspace, name=FRESH_SHORT
             ).latest("version"),
             reward_version=reward_version,
             config={
                 "reward": REWARD,
                 "policy": DPO if method == Round.Method.DPO else PPO,
+                "evaluate": EVALUATION,
                 "sample": SAMPLING,
             },
             actor=demo.actor,
@@ -231,17 +257,9 @@ def wait_for_round(demo: Demo, current: Round, *, poll_s: float = 0.5) -> None:
             raise DemoFailed(
                 f"Round {current.number} ({current.method}) {current.get_state_display().lower()}: "
                 f"{current.reason or 'no reason was given'}. Its runs are under "
-                f"{demo.folder / 'runs'}; `make demo` tries again, `make demo FRESH=1` starts clean."
+                f"{demo.folder / 'runs'}. `make demo` tries again, `make demo FRESH=1` starts clean"
             )
         time.sleep(poll_s)
-
-
-def run_progress(run: Run) -> tuple[int, int]:
-    """(step, total steps) of a run's newest progress event; (0, 0) before the first one."""
-    latest = run.events.filter(kind="progress").order_by("-attempt", "-seq").first()
-    if latest is None:
-        return 0, 0
-    return int(latest.body.get("step", 0)), int(latest.body.get("total_steps", 0))
 
 
 def add_run_stage(demo: Demo, run: Run) -> None:

@@ -91,6 +91,8 @@ class DataConfig:
     """Tokens of prompt and response together; longer responses are cut (and counted)."""
     max_prompt_length: int = 512
     """Tokens of a prompt; rows with longer prompts are left out (and counted)."""
+    max_test_rows: int | None = None
+    """Measure on the first so many held-out rows only; all of them by default."""
 
     def __post_init__(self) -> None:
         check(8 <= self.max_length <= 1_000_000, "data.max_length", self.max_length, "8 to 1000000")
@@ -99,6 +101,12 @@ class DataConfig:
             "data.max_prompt_length",
             self.max_prompt_length,
             "1 up to below data.max_length",
+        )
+        check(
+            self.max_test_rows is None or self.max_test_rows >= 1,
+            "data.max_test_rows",
+            self.max_test_rows,
+            "1 or more",
         )
         for name in ("train", "test", "prompts"):
             value = getattr(self, name)

@@ -116,7 +116,9 @@ def train(run: RunDir) -> dict[str, Any]:
     packing = choose_packing(run, base, [pair.tree for pair in pairs])
 
     run.events.write("phase", name="reference")
-    references = reference_logps(base, reference, pairs, packing)
+    used = sorted({index for batch in plan for index in batch})
+    references = torch.zeros(len(pairs), 2)
+    references[used] = reference_logps(base, reference, [pairs[i] for i in used], packing)
     metrics: dict[str, float] = {}
     if held_out:
         held_out_refs = reference_logps(base, reference, held_out, packing)
@@ -183,4 +185,4 @@ def train(run: RunDir) -> dict[str, Any]:
             metrics |= accuracy_after(after, held_out)
     run.events.write("phase", name="save")
     base.save_adapter(ADAPTER, run.path / "adapter")
-    return {"steps": steps.step, "rows": len(pairs), "metrics": metrics, "adapter": "adapter"}
+    return {"steps": steps.step, "rows": len(used), "metrics": metrics, "adapter": "adapter"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from training.engine.batching import Packing
-from training.engine.data import PromptRow, encode_pairs, prompt_tokens, require_messages
+from training.engine.data import PromptRow, prompt_tokens, require_messages
 from training.engine.dpo import (
     ADAPTER,
     REFERENCE,
@@ -17,10 +17,11 @@ from training.engine.dpo import (
     held_out_margins,
     reference_logps,
 )
+from training.engine.errors import DataError
 from training.engine.models import Base, ScalarHead, load_base
 from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.reward import ADAPTER as REWARD
-from training.engine.reward import attach, held_out_metrics
+from training.engine.reward import attach, held_out_metrics, test_pairs
 from training.engine.rollouts import roll_out
 from training.engine.rundir import RunDir
 
@@ -33,7 +34,9 @@ def train(run: RunDir) -> dict[str, Any]:
     seed_everything(config)
     run.events.write("phase", name="load")
     base = load_base(config.base)
-    pairs = encode_pairs(base, run.rows(config.data.test), config.data, run.events, "test")
+    pairs = test_pairs(run, base)
+    if not pairs:
+        raise DataError(f"{config.data.test} is missing: there is nothing to measure on")
     reward_head: ScalarHead | None = None
     if settings.reward_adapter is not None:
         reward_head = attach(base, settings.reward_adapter)

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from training.engine.models import Base
 
 #: Rows decoded side by side.
-BATCH = 16
+BATCH = 32
 #: Ended rows are dropped once they make up this share of the batch.
 COMPACT_AT = 0.25
 

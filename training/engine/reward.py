@@ -147,12 +147,18 @@ def train(run: RunDir) -> dict[str, Any]:
             metrics |= held_out_metrics(base, head, held_out, packing)
     run.events.write("phase", name="save")
     base.save_reward_adapter(ADAPTER, head, run.path / "adapter")
-    return {"steps": steps.step, "rows": len(pairs), "metrics": metrics, "adapter": "adapter"}
+    return {
+        "steps": steps.step,
+        "rows": len({i for batch in plan for i in batch}),
+        "metrics": metrics,
+        "adapter": "adapter",
+    }
 
 
 def test_pairs(run: RunDir, base: Base) -> list[Pair]:
     """The held-out pairs; none where the run has no such file."""
-    name = run.config.data.test
-    if not (run.path / name).is_file():
+    data = run.config.data
+    if not (run.path / data.test).is_file():
         return []
-    return encode_pairs(base, run.rows(name), run.config.data, run.events, "test")
+    rows = run.rows(data.test)[: data.max_test_rows]
+    return encode_pairs(base, rows, data, run.events, "test")

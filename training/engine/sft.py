@@ -62,4 +62,9 @@ def train(run: RunDir) -> dict[str, Any]:
     run.events.write("phase", name="save")
     base.save_adapter(ADAPTER, run.path / "adapter")
     metrics = {"loss/train": loss_of_step}
-    return {"steps": steps.step, "rows": len(trees), "metrics": metrics, "adapter": "adapter"}
+    return {
+        "steps": steps.step,
+        "rows": len({i for batch in plan for i in batch}),
+        "metrics": metrics,
+        "adapter": "adapter",
+    }

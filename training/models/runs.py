@@ -25,6 +25,8 @@ class Run(models.Model):
         Round, on_delete=models.PROTECT, null=True, blank=True, related_name="runs"
     )
     method = models.CharField(max_length=8, choices=Method.choices)
+    #: Which stage of its round this is (training.services.rounds.STAGES); empty outside a round.
+    stage = models.CharField(max_length=20, blank=True)
     #: The engine's config.json, as written to the folder.
     config = models.JSONField()
     #: Folder relative to RUNS_DIR.
@@ -32,6 +34,14 @@ class Run(models.Model):
     #: The version whose weights this run starts from or samples.
     version = models.ForeignKey(
         "training.ModelVersion", on_delete=models.PROTECT, related_name="runs_from_here"
+    )
+    #: The version whose adapter this run made (an earlier one, where the bytes are the same).
+    output = models.ForeignKey(
+        "training.ModelVersion",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="made_by",
     )
     #: result.json once it ended.
     result = models.JSONField(null=True, blank=True)

@@ -2,41 +2,43 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
-from annotate.management.arguments import add_project, project_named, told_plainly
+from annotate.management.base import FriendlyCommand
+from annotate.models import Preference
+from annotate.selectors.lookup import find_project
 from annotate.services.aggregation import aggregate_project
 
 
-class Command(BaseCommand):
-    help = "Turn a project's judgments into preferences: a majority, with honest ties."
+class Command(FriendlyCommand):
+    help = "Turn a project's judgments into preferences, and say how far people agree."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        add_project(parser)
+        parser.add_argument("--project", required=True)
+        self.add_workspace_argument(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        project = project_named(options["workspace"], options["project"])
-        with told_plainly():
-            aggregation = aggregate_project(project=project)
+    def work(self, **options: Any) -> None:
+        project = find_project(options["project"], workspace=options["workspace"])
+        aggregation = aggregate_project(project=project)
         summary = aggregation.summary
         self.stdout.write(
-            f"Aggregation {aggregation.pk} of {project.slug} by {aggregation.rule['name']}: "
+            f"aggregation {aggregation.pk} ({aggregation.rule['name']}): "
             f"{summary['judgments']:,} judgments by {summary['annotators']} annotators "
-            f"on {summary['comparisons']:,} comparisons."
+            f"on {summary['comparisons']:,} comparisons"
         )
-        outcomes = summary["outcomes"].items()
-        self.stdout.write("  " + ", ".join(f"{outcome} {n:,}" for outcome, n in outcomes))
+        counts = ", ".join(f"{name} {summary[name]:,}" for name in Preference.Outcome.values)
+        self.stdout.write(f"  {counts}")
         self.stdout.write(f"  {_agreement(summary['agreement'])}")
-        if not summary["comparisons"]:
-            self.stdout.write(f"Next: import or make judgments in {project.slug}.")
-            return
-        self.stdout.write(f"Next: manage.py freeze_snapshot --project {project.slug}")
+        if summary["comparisons"]:
+            self.stdout.write(f"next: manage.py freeze_snapshot --project {project.slug}")
+        else:
+            self.stdout.write(f"next: import or make judgments in {project.slug}")
 
 
 def _agreement(found: dict[str, Any]) -> str:
     if found["krippendorff_alpha"] is None:
-        return f"No figure of agreement: {found['reason']}."
-    text = f"Krippendorff's alpha {found['krippendorff_alpha']:.3f}"
+        return f"agreement: not available, {found['reason']}"
+    text = f"agreement: Krippendorff's alpha {found['krippendorff_alpha']:.3f}"
     if found["low"] is not None:
-        text += f" (95 % interval by prompt: {found['low']:.3f} to {found['high']:.3f})"
-    return f"{text} on {found['comparisons']:,} comparisons judged more than once."
+        text += f" [{found['low']:.3f} to {found['high']:.3f}, by prompt]"
+    return f"{text} on {found['comparisons']:,} comparisons judged more than once"

@@ -2,33 +2,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
-from annotate.management.arguments import add_project, project_named, told_plainly
+from annotate.management.base import FriendlyCommand
+from annotate.selectors.lookup import find_project
 from annotate.services.freezing import freeze_snapshot
 
 
-class Command(BaseCommand):
-    help = "Freeze a project's preferences into an immutable, hashed snapshot."
+class Command(FriendlyCommand):
+    help = "Freeze a project's preferences, aggregated as they stand, into a snapshot."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        add_project(parser)
+        parser.add_argument("--project", required=True)
         parser.add_argument(
-            "--test-fraction",
-            type=float,
-            default=0.2,
-            help="share of the prompts held out, drawn by hash; default: %(default)s",
+            "--test-fraction", type=float, default=0.2, help="share of prompts held out"
         )
+        self.add_workspace_argument(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        project = project_named(options["workspace"], options["project"])
-        with told_plainly():
-            snapshot = freeze_snapshot(project=project, test_fraction=options["test_fraction"])
-        dropped = ", ".join(f"{n:,} {why}" for why, n in snapshot.summary["dropped"].items() if n)
-        self.stdout.write(
-            f"Snapshot {snapshot.pk} ({project.slug} number {snapshot.number}): "
-            f"{snapshot.n_train:,} train rows, {snapshot.n_test:,} held out; "
-            f"dropped: {dropped or 'none'}."
-        )
+    def work(self, **options: Any) -> None:
+        project = find_project(options["project"], workspace=options["workspace"])
+        snapshot = freeze_snapshot(project=project, test_fraction=options["test_fraction"])
+        left_out = ", ".join(f"{n:,} {why}" for why, n in snapshot.summary["left_out"].items())
+        self.stdout.write(f"snapshot {snapshot.pk} ({snapshot})")
+        self.stdout.write(f"  train {snapshot.n_train:,}, test {snapshot.n_test:,}")
+        self.stdout.write(f"  left out: {left_out or 'nothing'}")
         self.stdout.write(f"  sha256 {snapshot.sha256}")
-        self.stdout.write(f"Next: manage.py export_snapshot {snapshot.pk} --out DIR")
+        self.stdout.write(f"next: manage.py export_snapshot {snapshot.pk} --out FOLDER")

@@ -3,47 +3,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from annotate.formats.preferences import FORMATS
-from annotate.management.arguments import add_project, list_rows, project_named, told_plainly
+from annotate.management.base import FriendlyCommand, list_rows
+from annotate.selectors.lookup import find_project
 from annotate.services.ingest import import_comparisons
 
 
-class Command(BaseCommand):
-    help = "Import pairs and the judgments of them. Importing a file again changes nothing."
+class Command(FriendlyCommand):
+    help = "Import pairs and their judgments: HH-RLHF, PandaLM or TRL preference files."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help=".jsonl, .jsonl.gz, .json or .parquet")
-        add_project(parser)
+        parser.add_argument("--project", required=True, help="short name of the project")
+        parser.add_argument("--format", default="auto", choices=["auto", *FORMATS])
         parser.add_argument(
-            "--format", choices=["auto", *FORMATS], default="auto", help="default: %(default)s"
+            "--skip-bad", action="store_true", help="leave out rows that cannot be used"
         )
-        parser.add_argument(
-            "--skip-bad", action="store_true", help="import the sound rows and list the others"
-        )
+        self.add_workspace_argument(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        project = project_named(options["workspace"], options["project"])
-        with told_plainly():
-            report = import_comparisons(
-                project=project,
-                path=options["file"],
-                format=options["format"],
-                skip_bad=options["skip_bad"],
-            )
-        self.stdout.write(
-            f"{options['file']} ({report.format}) into {project.slug}, {report.rows:,} rows:"
+    def work(self, **options: Any) -> None:
+        project = find_project(options["project"], workspace=options["workspace"])
+        report = import_comparisons(
+            project=project,
+            path=options["file"],
+            format=options["format"],
+            skip_bad=options["skip_bad"],
         )
+        self.stdout.write(f"read {report.rows:,} rows of {options['file']} as {report.format}")
         repeated = report.rows - report.comparisons_new - report.comparisons_seen
         if repeated:
-            self.stdout.write(f"  {repeated:,} rows repeat a pair of the file and count once")
+            self.stdout.write(f"  {repeated:,} repeat a pair of the file and count once")
         self.stdout.write(
-            f"  comparisons: {report.comparisons_new:,} new, {report.comparisons_seen:,} known"
+            f"  comparisons: {report.comparisons_new:,} new, "
+            f"{report.comparisons_seen:,} already there"
         )
         self.stdout.write(
-            f"  judgments:   {report.judgments_new:,} new, {report.judgments_seen:,} known"
+            f"  judgments: {report.judgments_new:,} new, {report.judgments_seen:,} already there"
         )
-        list_rows(self.stdout, "Not imported, not sound", report.bad_rows)
-        list_rows(self.stdout, "Left out, nothing to store", report.left_out)
-        self.stdout.write(f"Next: manage.py aggregate --project {project.slug}")
+        list_rows(self.stdout, "cannot be used", report.bad_rows)
+        list_rows(self.stdout, "left out, nothing to store", report.left_out)
+        self.stdout.write(f"next: manage.py aggregate --project {project.slug}")

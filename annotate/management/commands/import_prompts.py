@@ -3,47 +3,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
-from annotate.management.arguments import add_workspace, list_rows, told_plainly, workspace_named
+from annotate.management.base import FriendlyCommand, list_rows
 from annotate.models import PromptSet
+from annotate.selectors.lookup import find_workspace
 from annotate.services.ingest import prompts_in, store_prompt_set
 
 
-class Command(BaseCommand):
-    help = "Import a named set of prompts; a new version of it only where the list has changed."
+class Command(FriendlyCommand):
+    help = "Import a prompt set from JSON lines, self-instruct files or plain text."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "file",
-            type=Path,
-            help="JSON lines with prompt, messages or instruction; or .txt with one prompt a line",
-        )
+        parser.add_argument("file", type=Path)
         parser.add_argument("--name", required=True, help="short name of the set")
-        parser.add_argument(
-            "--use", choices=PromptSet.Use.values, required=True, help="what it may be used for"
-        )
-        parser.add_argument(
-            "--skip-bad", action="store_true", help="import the sound rows and list the others"
-        )
-        add_workspace(parser)
+        parser.add_argument("--use", default="fresh", choices=PromptSet.Use.values)
+        parser.add_argument("--skip-bad", action="store_true")
+        self.add_workspace_argument(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        workspace = workspace_named(options["workspace"])
-        with told_plainly():
-            source = prompts_in(path=options["file"], skip_bad=options["skip_bad"])
-            prompt_set = store_prompt_set(
-                workspace=workspace,
-                records=source.records,
-                name=options["name"],
-                use=options["use"],
-            )
-        count = prompt_set.entries.count()
-        self.stdout.write(
-            f"Prompt set {prompt_set.name} version {prompt_set.version} ({prompt_set.use}): "
-            f"{count:,} prompts."
+    def work(self, **options: Any) -> None:
+        workspace = find_workspace(options["workspace"])
+        source = prompts_in(path=options["file"], skip_bad=options["skip_bad"])
+        prompt_set = store_prompt_set(
+            workspace=workspace,
+            conversations=source.conversations,
+            name=options["name"],
+            use=options["use"],
         )
+        count = prompt_set.entries.count()
+        self.stdout.write(f"prompt set {prompt_set} ({prompt_set.use}): {count:,} prompts")
         repeated = len(source.records) - count
         if repeated:
-            self.stdout.write(f"  {repeated:,} rows repeat a prompt and count once.")
-        list_rows(self.stdout, "Not imported, not sound", source.bad_rows)
+            self.stdout.write(f"  {repeated:,} rows repeat a prompt and count once")
+        list_rows(self.stdout, "cannot be used", source.bad_rows)

@@ -17,8 +17,8 @@ def test_a_project_and_its_workspace_are_made() -> None:
     project = Project.objects.get()
     assert (project.name, project.overlap) == ("Helpful answers", 3)
     assert project.workspace.slug == "main"
-    assert "Project helpful-answers (Helpful answers) in workspace main: 3 per pair" in printed
-    assert "Next: manage.py import_comparisons FILE --project helpful-answers" in printed
+    assert "made project helpful-answers (Helpful answers) in workspace main" in printed
+    assert "next: manage.py import_comparisons FILE --project helpful-answers" in printed
 
 
 def test_a_second_project_joins_the_workspace() -> None:
@@ -41,7 +41,10 @@ def test_bad_input_is_answered_in_a_sentence_and_leaves_nothing(tmp_path: Path) 
         (["two words"], "cannot name a project"),
         (["helpful", "--workspace", "two words"], "cannot name a workspace"),
         (["helpful", "--overlap", "0"], "overlap of 0"),
-        (["helpful", "--guidelines", tmp_path / "none.md"], r"none\.md: No such file"),
+        (
+            ["helpful", "--guidelines", tmp_path / "none.md"],
+            r"none\.md cannot be read: No such file",
+        ),
         (["helpful", "--guidelines", tmp_path], "Is a directory"),
         (["helpful", "--guidelines", latin], "is not UTF-8 text"),
     ):

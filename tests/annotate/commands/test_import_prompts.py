@@ -19,9 +19,9 @@ def imported(path: Path, *more: str) -> str:
 def test_it_tells_the_version_and_the_number(people: People, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "f.jsonl", [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}])
     printed = imported(path)
-    assert "Prompt set mine version 1 (fresh): 2 prompts." in printed
-    assert "1 rows repeat a prompt and count once." in printed
-    assert "version 1" in imported(path)
+    assert "prompt set mine v1 (fresh): 2 prompts" in printed
+    assert "1 rows repeat a prompt and count once" in printed
+    assert "mine v1" in imported(path)
 
 
 def test_skip_bad_lists_what_it_left(people: People, tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def test_the_body_tells_counts_rules_agreement_sources_and_hash(
     card = card_of(snapshot, tmp_path / "out")
     assert f"`{snapshot.sha256}`" in card
     assert f"| train | {snapshot.n_train} |" in card
-    assert f"Dropped: {snapshot.summary['dropped']['tie']} tie." in card
-    assert "tie where the most frequent is shared" in card
+    assert f"Left out: {snapshot.summary['left_out']['tie']} tie." in card
+    assert "tie where these are equal or ties outnumber both" in card
     assert "- salt: split-1" in card
     assert re.search(r"alpha \(nominal\) 0\.\d{3}, 95 % interval 0\.\d{3} to 0\.\d{3}", card)
     assert "import hh-rlhf: 262 judged pairs; HH-RLHF, MIT" in card

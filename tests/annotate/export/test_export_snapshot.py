@@ -131,7 +131,7 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(
     list(snapshot_lines(snapshot=snapshot, split="train"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(AnnotateError, match=r"could not be written \(File too large\)"):
             export_snapshot(snapshot=snapshot, folder=folder, format=format)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_an_error(snapshot: Snapshot, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError):
+    with pytest.raises(AnnotateError, match="Permission denied"):
         export_snapshot(snapshot=snapshot, folder=tmp_path / "out")
 
 

@@ -4,7 +4,7 @@ import pytest
 from pytest_django import DjangoAssertNumQueries
 
 from annotate.models import Comparison, Project
-from annotate.selectors.quality import agreement_matrix, position_share, project_agreement
+from annotate.selectors.quality import annotator_matrix, position_share, project_agreement
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
 from tests.people import People
 
@@ -62,8 +62,8 @@ def test_who_agrees_with_whom(
     judged(project, 1, {"ann": "a", "ben": "a", "cat": "b"})
     judged(project, 2, {"ann": "a", "ben": "b"})
     with django_assert_num_queries(2):
-        rows = agreement_matrix(project=project)
-    assert [(str(row.first), str(row.second), row.n, row.agreed) for row in rows] == [
+        rows = annotator_matrix(project=project)
+    assert [(str(row.first), str(row.second), row.n, row.share) for row in rows] == [
         ("ann", "ben", 2, 0.5),
         ("ann", "cat", 1, 0.0),
         ("ben", "cat", 1, 0.0),
@@ -93,4 +93,4 @@ def test_no_share_of_no_judgments(project: Project) -> None:
 def test_other_projects_do_not_count(people: People, project: Project) -> None:
     judged(make_project(people.workspace, slug="other"), 1, {"ann": "a", "ben": "b"})
     assert project_agreement(project=project).n_judgments == 0
-    assert agreement_matrix(project=project) == []
+    assert annotator_matrix(project=project) == []

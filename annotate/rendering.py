@@ -1,0 +1,41 @@
+"""The one way in which model text becomes HTML.
+
+markdown-it-py's `js-default` preset escapes raw HTML; nh3 then keeps an allow-list without images,
+ids, classes or styles, so that an answer can neither call home nor dress up as the page.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import nh3
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
+
+TAGS = {
+    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li",
+    "ol", "p", "pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
+}  # fmt: skip
+ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
+SCHEMES = {"http", "https", "mailto"}
+#: Longer answers are shown as plain text: rendering stays fast whatever a model produces.
+MAX_MARKDOWN = 200_000
+
+_markdown = MarkdownIt("js-default", {"linkify": False, "breaks": True}).disable("image")
+
+
+@lru_cache(maxsize=4096)
+def render(text: str) -> SafeString:
+    """Sanitised HTML of Markdown that nobody may trust."""
+    if len(text) > MAX_MARKDOWN:
+        html = f"<pre>{nh3.clean_text(text)}</pre>"
+    else:
+        html = _markdown.render(text)
+    clean = nh3.clean(
+        html,
+        tags=TAGS,
+        attributes=ATTRIBUTES,
+        url_schemes=SCHEMES,
+        link_rel="noopener noreferrer nofollow ugc",
+    )
+    return mark_safe(clean)  # noqa: S308 - nh3 has just cleaned it

@@ -1,0 +1,165 @@
+"""The annotator's screen. Plain forms; the page's module makes them faster, never necessary."""
+
+from __future__ import annotations
+
+import uuid
+from typing import cast
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+
+from annotate.errors import AnnotateError, KeyReused, LeaseLost, ProjectClosed
+from annotate.models import Annotator, Assignment, Judgment, Project
+from annotate.services.judging import submit_judgment, undo_judgment
+from annotate.services.serving import annotator_for, next_assignment, open_for
+from rlhf_platform.accounts.access import MemberRequest, requires
+from rlhf_platform.accounts.models import Role
+
+#: Counting further than this would cost more than the number is worth on the screen.
+COUNT_UP_TO = 1000
+
+
+def home(request: HttpRequest) -> HttpResponse:
+    """Where a person's role begins."""
+    if not request.user.is_authenticated:
+        return redirect("account_login")
+    membership = cast(MemberRequest, request).membership
+    if not membership:
+        return render(request, "accounts/no_workspace.html")
+    return redirect("projects" if membership.allows(Role.RESEARCHER) else "queues")
+
+
+@require_safe
+@requires(Role.ANNOTATOR)
+def queues(request: MemberRequest) -> HttpResponse:
+    """Every open project of the workspace and what waits there for this person."""
+    workspace = request.membership.workspace
+    annotator = annotator_for(user=request.user, workspace=workspace)
+    projects = Project.objects.filter(workspace=workspace, state=Project.State.OPEN).order_by(
+        "name"
+    )
+    rows = [(project, waiting(project, annotator)) for project in projects]
+    return render(request, "annotate/queues.html", {"rows": rows, "limit": COUNT_UP_TO})
+
+
+def waiting(project: Project, annotator: Annotator) -> int:
+    """How many comparisons wait for this person, counted up to a bound."""
+    return open_for(project=project, annotator=annotator)[:COUNT_UP_TO].count()
+
+
+@never_cache
+@require_safe
+@requires(Role.ANNOTATOR)
+def judge(request: MemberRequest, slug: str) -> HttpResponse:
+    """The next comparison, leased to this person."""
+    project = project_of(request, slug)
+    return screen(request, project)
+
+
+@require_POST
+@requires(Role.ANNOTATOR)
+def answer(request: MemberRequest, slug: str) -> HttpResponse:
+    """Store an answer and show what comes next, in one request."""
+    project = project_of(request, slug)
+    annotator = annotator_for(user=request.user, workspace=project.workspace)
+    assignment = get_object_or_404(
+        Assignment.objects.select_related("comparison__project"),
+        pk=whole_number(request, "assignment") or 0,
+        annotator=annotator,
+        comparison__project=project,
+    )
+    status = 200
+    try:
+        submit_judgment(
+            assignment=assignment,
+            annotator=annotator,
+            answer=request.POST.get("answer", ""),
+            idempotency_key=request.POST.get("key", ""),
+            active_ms=whole_number(request, "active_ms"),
+            rationale=request.POST.get("rationale", "").strip(),
+        )
+    except (LeaseLost, ProjectClosed) as error:
+        messages.info(request, str(error))
+    except KeyReused as error:
+        messages.error(request, str(error))
+        status = 409
+    except AnnotateError as error:
+        messages.error(request, f"Not stored: {error}. Choose an answer and send it again.")
+        status = 422
+    return after_post(request, project, status)
+
+
+@require_POST
+@requires(Role.ANNOTATOR)
+def undo(request: MemberRequest, slug: str) -> HttpResponse:
+    """Take the last judgment back and show its comparison again."""
+    project = project_of(request, slug)
+    annotator = annotator_for(user=request.user, workspace=project.workspace)
+    try:
+        undo_judgment(
+            project=project,
+            annotator=annotator,
+            idempotency_key=request.POST.get("key") or uuid.uuid4().hex,
+        )
+    except AnnotateError as error:
+        messages.info(request, str(error).capitalize() + ".")
+    return after_post(request, project, 200)
+
+
+def after_post(request: MemberRequest, project: Project, status: int) -> HttpResponse:
+    """The next screen at once for the page's module, a redirect for a plain form."""
+    if request.headers.get("X-Requested-With") == "fetch":
+        return screen(request, project, template="annotate/judge_screen.html", status=status)
+    return redirect("judge", slug=project.slug)
+
+
+def screen(
+    request: MemberRequest,
+    project: Project,
+    *,
+    template: str = "annotate/judge.html",
+    status: int = 200,
+) -> HttpResponse:
+    annotator = annotator_for(user=request.user, workspace=project.workspace)
+    closed = ""
+    assignment = None
+    try:
+        assignment = next_assignment(project=project, annotator=annotator)
+    except ProjectClosed as error:
+        closed = str(error)
+    left = right = None
+    if assignment is not None:
+        pair = assignment.comparison.response_a.text, assignment.comparison.response_b.text
+        left, right = reversed(pair) if assignment.swapped else pair
+    today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    mine = Judgment.objects.current().filter(
+        annotator=annotator, comparison__project=project, created_at__gte=today
+    )
+    context = {
+        "project": project,
+        "fragment": template != "annotate/judge.html",
+        "assignment": assignment,
+        "left": left,
+        "right": right,
+        "closed": closed,
+        "key": uuid.uuid4().hex,
+        "judged_today": mine.count(),
+        "waiting": waiting(project, annotator) + (assignment is not None),
+        "limit": COUNT_UP_TO,
+        "guideline": project.guidelines.order_by("-version").first(),
+    }
+    return render(request, template, context, status=status)
+
+
+def project_of(request: MemberRequest, slug: str) -> Project:
+    return get_object_or_404(Project, workspace=request.membership.workspace, slug=slug)
+
+
+def whole_number(request: HttpRequest, name: str) -> int | None:
+    """A posted number of at most nine digits; None for anything else."""
+    value = request.POST.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= 9 else None

@@ -1,0 +1,95 @@
+"""A real Chromium and no mouse: sign in by link, judge every way, take one back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from annotate.models import Answer, Judgment
+from rlhf_platform.accounts.secrets import make_sign_in_link
+from tests.factories import make_comparison, make_project
+from tests.people import make_people
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium was found"),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """A page whose console must stay silent: errors and policy violations fail the test."""
+    # Playwright runs an event loop in this thread; Django's queries here are still synchronous.
+    monkeypatch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        opened = browser.new_page(viewport={"width": 1280, "height": 800})
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on(
+            "console",
+            lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None,
+        )
+        yield opened
+        browser.close()
+    assert complaints == []
+
+
+def judged(page: Page, count: int) -> None:
+    page.get_by_text(f"{count} judged today").wait_for()
+
+
+def test_a_keyboard_is_enough(page: Page, live_server: LiveServer) -> None:
+    people = make_people()
+    project = make_project(people.workspace)
+    hostile = "<img src=x onerror='window.pwned=1'> [x](javascript:window.pwned=1)"
+    for number in range(5):
+        make_comparison(project, prompt=f"Question {number}?", a=hostile, b=f"answer {number}")
+    page.goto(f"{live_server.url}/sign-in/{make_sign_in_link(user=people.bob)}/")
+    page.get_by_role("button", name="Sign in").press("Enter")
+    page.wait_for_url("**/judge/")
+    page.goto(f"{live_server.url}/judge/helpful/")
+    judged(page, 0)
+    for count, key in enumerate(["1", "2", "=", "0"], start=1):
+        page.keyboard.press(key)
+        page.keyboard.press("Enter")
+        judged(page, count)
+    answers = list(Judgment.objects.order_by("pk").values_list("answer", flat=True))
+    assert {answers[0], answers[1]} <= {Answer.A, Answer.B}
+    assert answers[2:] == [Answer.TIE, Answer.BOTH_BAD]
+    assert Judgment.objects.filter(active_ms__isnull=True).count() == 0
+
+    page.keyboard.press("u")
+    judged(page, 3)
+    assert Judgment.objects.filter(answer=Answer.WITHDRAWN).count() == 1
+
+    # Keys do nothing while somebody types.
+    page.locator("summary").focus()
+    page.keyboard.press("Enter")
+    page.locator("textarea").focus()
+    page.keyboard.type("1 = 0 u")
+    assert page.locator("input[name=answer]:checked").count() == 0
+    assert page.evaluate("window.pwned") is None
+
+
+def test_a_narrow_screen_does_not_scroll_sideways(page: Page, live_server: LiveServer) -> None:
+    people = make_people()
+    wide = "| a | b |\n|---|---|\n| " + "x" * 300 + " | y |\n\n```\n" + "code " * 80 + "\n```"
+    make_comparison(make_project(people.workspace), a=wide, b="")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{live_server.url}/sign-in/{make_sign_in_link(user=people.bob)}/")
+    page.get_by_role("button", name="Sign in").press("Enter")
+    page.wait_for_url("**/judge/")
+    page.goto(f"{live_server.url}/judge/helpful/")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.get_by_text("(empty response)").count() == 1

@@ -1,0 +1,268 @@
+"""The queue's state machine: one table, one function, every write conditional on the token.
+
+queued → running → succeeded | failed | cancelled
+         running → lost → queued            queued → cancelled, failed → queued (a person's retry)
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import DateTimeField, ExpressionWrapper, F, Q
+from django.db.models.functions import Now
+
+from rlhf_platform.accounts.models import Workspace
+from training.errors import IllegalTransition, LostLease
+from training.models import Job, JobEvent, Round, Run
+
+log = logging.getLogger(__name__)
+
+State = Job.State
+TRANSITIONS: dict[str, frozenset[str]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),
+    State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.LOST}),
+    State.LOST: frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
+    State.FAILED: frozenset({State.QUEUED}),
+    State.CANCELLED: frozenset({State.QUEUED}),
+    State.SUCCEEDED: frozenset(),
+}
+FINAL = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+#: A queued job older than this is announced again.
+RESEND_AFTER = timedelta(seconds=2)
+#: … but not more often than this.
+RESEND_EVERY = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on a job: every write names the token, which a later claim replaces."""
+
+    job: Job
+    token: uuid.UUID
+    attempt: int
+
+
+def in_future(seconds: float) -> ExpressionWrapper:
+    """That many seconds from now by the database's clock, which all workers share."""
+    return ExpressionWrapper(
+        Now() + timedelta(seconds=seconds),
+        output_field=DateTimeField(),
+    )
+
+
+def transition(
+    job_id: int,
+    *,
+    from_state: str,
+    to: str,
+    held: uuid.UUID | None = None,
+    reason: str = "",
+    detail: str = "",
+    **changes: Any,
+) -> bool:
+    """Move a job from one state to another if it is still there (and `held` its token).
+
+    One conditional UPDATE and one event row in a transaction; False where somebody was faster.
+    Raises IllegalTransition for a move the table does not have.
+    """
+    if to not in TRANSITIONS[from_state]:
+        raise IllegalTransition(f"a job cannot go from {from_state} to {to}")
+    with transaction.atomic():
+        jobs = Job.objects.filter(pk=job_id, state=from_state)
+        if held is not None:
+            jobs = jobs.filter(token=held)
+        if to != State.RUNNING:
+            changes |= {"token": None, "lease_until": None}
+        if to in FINAL:
+            changes["finished_at"] = Now()
+        if not jobs.update(state=to, reason=reason, detail=detail, **changes):
+            return False
+        attempt = Job.objects.values_list("attempts", flat=True).get(pk=job_id)
+        JobEvent.objects.create(
+            job_id=job_id,
+            from_state=from_state,
+            to_state=to,
+            attempt=attempt,
+            reason=reason,
+            detail=detail,
+        )
+    return True
+
+
+def enqueue(
+    *,
+    kind: str,
+    queue: str,
+    workspace: Workspace,
+    run: Run | None = None,
+    round: Round | None = None,
+    payload: dict[str, Any] | None = None,
+) -> Job:
+    """A queued job in the caller's transaction; workers are woken once that commits."""
+    job = Job.objects.create(
+        workspace=workspace, kind=kind, queue=queue, run=run, round=round, payload=payload or {}
+    )
+    transaction.on_commit(lambda: notify(job_id=job.pk, queue=job.queue))
+    return job
+
+
+def notify(*, job_id: int, queue: str) -> None:
+    """Send the wake-up. A broker that is away is logged: the worker polls the table anyway."""
+    from training.actors import WAKE
+
+    try:
+        WAKE[queue].send(job_id)
+    except Exception:  # a broker client raises what its library likes; none of it may undo a launch
+        log.warning("the broker did not take the wake-up for job %s", job_id, exc_info=True)
+        return
+    Job.objects.filter(pk=job_id).update(notified_at=Now())
+
+
+def claim_next(*, queues: Sequence[str]) -> Claim | None:
+    """Claim the oldest waiting job of these queues under a fresh token, or None."""
+    waiting = Job.objects.filter(state=State.QUEUED, queue__in=queues).order_by("created_at", "pk")
+    for job_id in waiting.values_list("pk", flat=True)[:10]:
+        claimed = claim(job_id=job_id)
+        if claimed is not None:
+            return claimed
+    return None
+
+
+def claim(*, job_id: int) -> Claim | None:
+    """Claim one job if it is still waiting; of any number of claimants one succeeds."""
+    token = uuid.uuid4()
+    with transaction.atomic():
+        taken = transition(
+            job_id,
+            from_state=State.QUEUED,
+            to=State.RUNNING,
+            token=token,
+            lease_until=in_future(settings.JOB_LEASE_S),
+            attempts=F("attempts") + 1,
+            started_at=Now(),
+            finished_at=None,
+        )
+        if not taken:
+            return None
+        job = Job.objects.select_related("run", "workspace").get(pk=job_id)
+    return Claim(job, token, job.attempts)
+
+
+def heartbeat(*, claim: Claim) -> bool:
+    """Extend the lease. Returns whether a person asked to cancel; raises LostLease."""
+    mine = Job.objects.filter(pk=claim.job.pk, state=State.RUNNING, token=claim.token)
+    if not mine.update(lease_until=in_future(settings.JOB_LEASE_S)):
+        raise LostLease(f"job {claim.job.pk} is no longer ours")
+    return bool(mine.values_list("cancel_requested", flat=True).first())
+
+
+def finish(
+    *,
+    claim: Claim,
+    to: str,
+    reason: str = "",
+    detail: str = "",
+    outcome: dict[str, Any] | None = None,
+) -> None:
+    """End a claim. Raises LostLease where the token is no longer the job's; nothing is written."""
+    ended = transition(
+        claim.job.pk,
+        from_state=State.RUNNING,
+        to=to,
+        held=claim.token,
+        reason=reason,
+        detail=detail,
+        outcome=outcome,
+    )
+    if not ended:
+        raise LostLease(f"job {claim.job.pk} is no longer ours")
+
+
+def give_back(*, claim: Claim, reason: str, detail: str) -> None:
+    """Return a running job to the queue without blame (preempted, interrupted). LostLease."""
+    with transaction.atomic():
+        finish(claim=claim, to=State.LOST, reason=reason, detail=detail)
+        requeue(claim.job.pk, from_state=State.LOST, reason=reason, detail=detail)
+
+
+def requeue(job_id: int, *, from_state: str, reason: str, detail: str) -> bool:
+    """Put a job back in the queue and wake the workers once that commits."""
+    moved = transition(
+        job_id,
+        from_state=from_state,
+        to=State.QUEUED,
+        reason=reason,
+        detail=detail,
+        cancel_requested=False,
+        finished_at=None,
+    )
+    queue = Job.objects.values_list("queue", flat=True).get(pk=job_id)
+    if moved:
+        transaction.on_commit(lambda: notify(job_id=job_id, queue=queue))
+    return moved
+
+
+def request_cancel(*, job: Job) -> None:
+    """Cancel a waiting job now; ask the worker of a running one to stop it."""
+    if transition(job.pk, from_state=State.QUEUED, to=State.CANCELLED, reason="cancelled"):
+        return
+    Job.objects.filter(pk=job.pk, state=State.RUNNING).update(cancel_requested=True)
+
+
+def retry(*, job: Job) -> None:
+    """Queue a failed or cancelled job again. Raises IllegalTransition for any other."""
+    job.refresh_from_db(fields=["state"])
+    if job.state not in (State.FAILED, State.CANCELLED):
+        raise IllegalTransition(f"job {job.pk} is {job.state}; only ended jobs can be retried")
+    Job.objects.filter(pk=job.pk).update(max_attempts=F("attempts") + 3)
+    requeue(job.pk, from_state=job.state, reason="retry", detail="asked for by a person")
+
+
+def reap_lost() -> list[Job]:
+    """Re-queue running jobs whose lease has run out; give up on those that ran out of attempts.
+
+    Returns the jobs that were given up, whose rounds the caller must end.
+    """
+    given_up = []
+    overdue = Job.objects.filter(state=State.RUNNING, lease_until__lt=Now())
+    for job in overdue.select_related("run"):
+        detail = "the worker stopped giving signs of life"
+        with transaction.atomic():
+            lost = transition(
+                job.pk,
+                from_state=State.RUNNING,
+                to=State.LOST,
+                held=job.token,
+                reason="lost",
+                detail=detail,
+            )
+            if not lost:
+                continue
+            if job.attempts < job.max_attempts:
+                requeue(job.pk, from_state=State.LOST, reason="lost", detail=detail)
+                continue
+            detail += f", {job.attempts} times"
+            transition(job.pk, from_state=State.LOST, to=State.FAILED, reason="lost", detail=detail)
+            given_up.append(job)
+    return given_up
+
+
+def dispatch_waiting() -> int:
+    """Announce again what has waited for long; returns how many."""
+    stale = Q(notified_at__isnull=True) | Q(
+        notified_at__lt=in_future(-RESEND_EVERY.total_seconds())
+    )
+    waiting = Job.objects.filter(
+        stale, state=State.QUEUED, created_at__lt=in_future(-RESEND_AFTER.total_seconds())
+    )
+    announced = list(waiting.values_list("pk", "queue")[:100])
+    for job_id, queue in announced:
+        notify(job_id=job_id, queue=queue)
+    return len(announced)

@@ -1,0 +1,76 @@
+"""Bases in the registry, and where a version's weights are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from rlhf_platform.accounts.models import Workspace
+from training.engine.config import BaseConfig
+from training.engine.errors import ConfigError
+from training.errors import UnknownBase
+from training.models import ModelVersion
+
+
+def base_version(
+    *,
+    workspace: Workspace,
+    source: str = "demo",
+    quantization: str = "nf4",
+    dtype: str = "float32",
+) -> ModelVersion:
+    """The version that stands for a base in this workspace, made once.
+
+    Raises UnknownBase for a source that cannot be one (a local path that does not exist). Whether a
+    Hub id can be reached is only known when a run loads it.
+    """
+    looks_local = source.startswith((".", "/", "~")) or source.endswith(".gguf")
+    if looks_local and not Path(source).expanduser().exists():
+        raise UnknownBase(
+            f"there is no base model at {source}; give demo, a Hub id such as "
+            "HuggingFaceTB/SmolLM2-135M-Instruct, a model folder or a .gguf file"
+        )
+    if not looks_local and source != "demo" and (source.count("/") != 1 or " " in source):
+        raise UnknownBase(
+            f"{source!r} is not a base model; give demo, a Hub id such as "
+            "HuggingFaceTB/SmolLM2-135M-Instruct, a model folder or a .gguf file"
+        )
+    try:
+        spec = BaseConfig(source=source, quantization=quantization, dtype=dtype)
+    except ConfigError as error:
+        raise UnknownBase(str(error)) from error
+    base = {
+        "source": spec.source if not looks_local else str(Path(source).expanduser().resolve()),
+        "revision": spec.revision,
+        "dtype": spec.dtype,
+        "quantization": spec.quantization,
+        "double_quant": spec.double_quant,
+    }
+    text = json.dumps(base, sort_keys=True, separators=(",", ":"))
+    name = "SmolLM2-135M-Instruct" if source == "demo" else Path(source).name
+    version, _ = ModelVersion.objects.get_or_create(
+        workspace=workspace,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        defaults={
+            "kind": ModelVersion.Kind.BASE,
+            "name": f"{name} ({quantization})" if quantization != "none" else name,
+            "base": base,
+        },
+    )
+    return version
+
+
+def adapter_folder(version: ModelVersion) -> str | None:
+    """The absolute path of a version's adapter; None for a base."""
+    if not version.adapter_path:
+        return None
+    return str(Path(settings.RUNS_DIR) / version.adapter_path)
+
+
+def adapter_section(version: ModelVersion, settings_: dict[str, Any]) -> dict[str, Any]:
+    """The engine's adapter section for a run that starts from `version`."""
+    return {**settings_, "init_from": adapter_folder(version)}

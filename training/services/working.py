@@ -1,0 +1,97 @@
+"""The worker: loops that claim jobs, one for the device and one for everything else.
+
+A message from the broker only cuts the wait short. The same loops reap lost leases and announce
+waiting jobs again, so that any one worker keeps the queue alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from django.db import OperationalError, close_old_connections, connection
+
+from training.errors import LostLease
+from training.models import Job
+from training.services import queueing, rounds
+from training.services.executing import ENGINE, execute_run
+from training.services.queueing import Claim
+from training.services.wakeups import wakeups
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the table when nothing wakes us.
+POLL_S = 1.0
+#: Seconds between two rounds of reaping and announcing.
+HOUSEKEEPING_S = 2.0
+#: Training and sampling share the device: one loop, one child at a time.
+DEVICE_QUEUES = (Job.Queue.TRAINING, Job.Queue.SAMPLING)
+
+
+class Worker:
+    """Runs until `stopping` is set; a loop that meets a broken database waits and goes on."""
+
+    def __init__(self, queues: Sequence[str], *, command: Sequence[str] = ENGINE) -> None:
+        self.stopping = threading.Event()
+        self._command = command
+        device = [queue for queue in DEVICE_QUEUES if queue in queues]
+        other = [queue for queue in queues if queue not in DEVICE_QUEUES]
+        loops: list[tuple[str, Callable[[], None]]] = [("housekeeping", self._keep_house)]
+        loops += [(f"jobs-{group[0]}", self._take(group)) for group in (device, other) if group]
+        self._threads = [
+            threading.Thread(target=self._forever, args=(body,), name=name) for name, body in loops
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ask every loop to end; a running child writes a checkpoint and its job is re-queued."""
+        self.stopping.set()
+        wakeups.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _forever(self, body: Callable[[], None]) -> None:
+        while not self.stopping.is_set():
+            close_old_connections()
+            try:
+                body()
+            except OperationalError:
+                # The database is away. Connections are closed so that the next try opens new ones.
+                log.warning("the database does not answer; trying again", exc_info=True)
+                connection.close()
+                self.stopping.wait(HOUSEKEEPING_S)
+        connection.close()
+
+    def _take(self, queues: Sequence[str]) -> Callable[[], None]:
+        def once() -> None:
+            claim = queueing.claim_next(queues=queues)
+            if claim is None:
+                wakeups.wait(POLL_S)
+                wakeups.clear()
+                return
+            log.info("job %s (%s), attempt %s", claim.job.pk, claim.job.kind, claim.attempt)
+            started = time.monotonic()
+            self._work(claim)
+            log.info("job %s ended after %.1f s", claim.job.pk, time.monotonic() - started)
+
+        return once
+
+    def _work(self, claim: Claim) -> None:
+        try:
+            execute_run(claim=claim, stopping=self.stopping, command=self._command)
+        except LostLease:
+            log.warning("job %s was taken over by another worker", claim.job.pk)
+
+    def _keep_house(self) -> None:
+        for job in queueing.reap_lost():
+            if job.run is not None:
+                rounds.run_ended_badly(
+                    run=job.run, to="failed", reason="its worker was lost again and again"
+                )
+        queueing.dispatch_waiting()
+        self.stopping.wait(HOUSEKEEPING_S)
