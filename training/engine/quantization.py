@@ -53,4 +53,4 @@ def keep_differentiable(model: nn.Module) -> None:
     """
     for module in model.modules():
         if type(module).__name__ == LAYERS["nf4"]:
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
