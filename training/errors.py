@@ -21,7 +21,3 @@ class IllegalTransition(TrainingError):
 
 class LostLease(TrainingError):
     """Raised when a write carries a token that is no longer the job's; nothing was written."""
-
-
-class HubRefused(TrainingError):
-    """Raised when the Hub does not take a push: no token, no right, no network."""
