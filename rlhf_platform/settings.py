@@ -194,4 +194,7 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
+    # It logs every address it asks, and the Hub's upload links are signed: whoever reads one may
+    # use it while it lasts.
+    "loggers": {"httpx2": {"level": "WARNING"}},
 }

@@ -384,3 +384,9 @@ def running_hub() -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+if __name__ == "__main__":  # a Hub to try the commands against: python -m tests.hub_server
+    with running_hub() as hub:
+        print(f"export HF_ENDPOINT={hub.endpoint} HF_TOKEN={TOKEN}", flush=True)
+        threading.Event().wait()

@@ -11,6 +11,10 @@ class UnknownBase(TrainingError):
     """Raised when a base model cannot be found by the name that was given."""
 
 
+class UnknownVersion(TrainingError):
+    """Raised when a model version that was named does not exist."""
+
+
 class CannotLaunch(TrainingError):
     """Raised when a round or run is impossible as asked (too few rows, missing reward model, …)."""
 

@@ -20,7 +20,7 @@ from training.models import ModelVersion
 
 METHODS = {
     "sft": "supervised fine-tuning on chosen responses",
-    "reward": "a pairwise reward model (Bradley-Terry)",
+    "reward": "training a pairwise reward model (Bradley-Terry)",
     "dpo": "Direct Preference Optimization (DPO)",
     "ppo": "Proximal Policy Optimization (PPO) against a learned reward model",
 }
@@ -80,17 +80,17 @@ def base_words(base: BaseModel) -> str:
 
 
 def base_argument(base: BaseModel) -> str:
-    revision = f", revision={base.revision!r}" if base.revision else ""
-    return f"{base.name!r}{revision}"
+    revision = f", revision={json.dumps(base.revision)}" if base.revision else ""
+    return f"{json.dumps(base.name)}{revision}"
 
 
 def policy_snippet(base: BaseModel, repo: str) -> str:
     return f"""from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained({repo!r})
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(repo)})
 base = AutoModelForCausalLM.from_pretrained({base_argument(base)})
-model = PeftModel.from_pretrained(base, {repo!r}).eval()
+model = PeftModel.from_pretrained(base, {json.dumps(repo)}).eval()
 
 messages = [{{"role": "user", "content": "What is red?"}}]
 inputs = tokenizer.apply_chat_template(
@@ -105,11 +105,11 @@ def reward_snippet(base: BaseModel, repo: str) -> str:
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained({repo!r})
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(repo)})
 base = AutoModelForSequenceClassification.from_pretrained(
     {base_argument(base)}, num_labels=1, pad_token_id=tokenizer.pad_token_id
 )
-model = PeftModel.from_pretrained(base, {repo!r}).eval()
+model = PeftModel.from_pretrained(base, {json.dumps(repo)}).eval()
 
 messages = [
     {{"role": "user", "content": "What is red?"}},
@@ -175,7 +175,10 @@ def measure_table(version: ModelVersion) -> str:
             f"| `{measure.name}` | {measure.value:.4g} | {interval} | {measure.n or 'n/a'} | "
             f"{measure.source} | {measure.meaning} |"
         )
-    notes = "Intervals are clustered by prompt. Where none was computed, take the number as a hint."
+    notes = (
+        "Intervals are clustered by prompt; where none was computed, take the number as a hint. "
+        "Pairs that are too long for the run are left out of their count."
+    )
     return "\n".join([*lines, "", notes])
 
 
@@ -219,7 +222,7 @@ def limits(version: ModelVersion, reward: bool) -> str:
         ModelVersion.State.PROMOTED: "A person promoted this version after looking at its answers.",
         ModelVersion.State.REJECTED: "A person looked at this version and REJECTED it.",
     }.get(ModelVersion.State(version.state), "No person has given a verdict on this version yet.")
+    verdict = "" if reward else f"- {state}\n"  # people judge policies by their answers
     return f"""{use}
-- {state}
-- Its licence is unknown to the platform: it follows from the base's, the prompts' and the
+{verdict}- Its licence is unknown to the platform: it follows from the base's, the prompts' and the
   responses' licences, which must be checked before it is made public."""

@@ -88,7 +88,8 @@ def training_config(version: ModelVersion) -> dict[str, Any]:
             told[section] = {
                 key: value
                 for key, value in values.items()
-                if not (isinstance(value, str) and ("/" in value or "\\" in value))
+                if value is not None
+                and not (isinstance(value, str) and ("/" in value or "\\" in value))
             }
     return told
 

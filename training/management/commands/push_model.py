@@ -4,8 +4,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from annotate.selectors.lookup import find_workspace
 from training.management.base import TrainingCommand
+from training.selectors.lookup import find_version
 from training.services.publishing import push_model
 
 
@@ -13,12 +13,14 @@ class Command(TrainingCommand):
     help = "Push a model version's adapter to the Hub: one commit, private unless --public."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("version", help="the version's id")
+        parser.add_argument("model", type=int, metavar="version", help="the version's id")
         parser.add_argument("--repo", required=True, metavar="OWNER/NAME")
         parser.add_argument("--public", action="store_true", help="make or use a public repository")
-        self.add_workspace_argument(parser)
 
     def work(self, **options: Any) -> None:
-        version = self.version(options["version"], find_workspace(options["workspace"]))
-        pushed = push_model(version=version, repo=options["repo"], public=options["public"])
+        pushed = push_model(
+            version=find_version(options["model"]),
+            repo=options["repo"],
+            public=options["public"],
+        )
         self.stdout.write(f"pushed to {pushed.url} (commit {pushed.commit})")
