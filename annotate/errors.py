@@ -66,4 +66,4 @@ class HubUnreachable(AnnotateError):
 
 
 class PushStopped(AnnotateError):
-    """Raised when a push was told to stop before its commit was made."""
+    """Raised when a push was told to stop before it knew of its commit."""

@@ -1,4 +1,4 @@
-"""The one guarded client for everything this platform sends out.
+"""The one guarded client for everything the web and the worker send out.
 
 A server that fetches addresses it was told about can be made to talk to its own neighbours: the
 cloud's metadata service, a database, a router. So the check is made where the connection is opened,

@@ -135,4 +135,4 @@ def push_folder(
                 ) from trouble
             log.warning("push to %s: %s; trying again in %.1f s", push.repo, trouble, seconds)
             stop.wait(seconds)
-    raise PushStopped(f"the push to {push.repo} was stopped; nothing was committed")
+    raise PushStopped(f"the push to {push.repo} was stopped; push again to see it through")

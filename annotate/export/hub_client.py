@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import logging
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
@@ -66,8 +68,17 @@ class HubTransport(httpx2.BaseTransport):
 
 
 def retry_after(response: httpx2.Response) -> float | None:
+    """Seconds that the other side asks for, given as a number or as a date (RFC 9110)."""
     value = response.headers.get("retry-after", "").strip()
-    return float(value) if value.isdigit() else None
+    if value.isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:  # a date "-0000" says nothing of its zone; HTTP dates are UTC
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def stay_offline(request: httpx2.Request) -> None:

@@ -7,6 +7,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,14 @@ def test_retry_after_is_honoured(hub: Hub, push: Push) -> None:
     started = time.monotonic()
     push_folder(push=push, patience=QUICK)
     assert 1.0 <= time.monotonic() - started < 3.0
+
+
+def test_a_date_in_retry_after_is_honoured(hub: Hub, push: Push) -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
+    hub.fail("POST .*/commit/", 503, headers={"Retry-After": later})
+    started = time.monotonic()
+    push_folder(push=push, patience=Patience(base_s=0.01, cap_s=5.0))
+    assert 1.5 <= time.monotonic() - started < 5.0
 
 
 def test_a_wait_beyond_the_ceiling_ends_the_push_at_once(hub: Hub, push: Push) -> None:
