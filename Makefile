@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types run lock clean
+.PHONY: help install demo test check lint types bench-training run lock clean
 PY := .venv/bin/python
 
 help: ## list what can be made
@@ -28,6 +28,8 @@ lint: install ## ruff and the import contracts
 types: install ## mypy
 	@$(PY) -m mypy rlhf_platform annotate training
 
+bench-training: install ## the engine against stock TRL, side by side; wants an idle machine
+	@$(PY) -m benchmarks.training
 
 run: install ## web, worker and embedded broker on http://127.0.0.1:8000
 	@$(PY) manage.py up
