@@ -116,7 +116,7 @@ def problem(status: int, name: str, title: str, detail: str, **more: Any) -> Res
         "type": f"urn:annotate-and-align:{name}",
         "title": title,
         "status": status,
-        "detail": detail[:1].upper() + detail[1:],
+        "detail": detail,
         **more,
     }
     return Response(body, status=status, content_type=MEDIA_TYPE)

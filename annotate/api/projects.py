@@ -80,7 +80,7 @@ class Projects(Endpoint):
         query=Query,
     )
     def get(self, request: Request) -> Response:
-        rows = projects_for(self.membership).filter(**self.query(self.Query))
+        rows = projects_for(self.membership).filter(**self.filters(self.Query))
         return self.page(rows, ProjectOut)
 
     @describe(

@@ -40,7 +40,7 @@ class PromptSets(UploadEndpoint):
         query=Query,
     )  # fmt: skip
     def get(self, request: Request) -> Response:
-        return self.page(self.sets().filter(**self.query(self.Query)), PromptSetOut)
+        return self.page(self.sets().filter(**self.filters(self.Query)), PromptSetOut)
 
     @describe(
         "import_prompts",

@@ -44,7 +44,7 @@ class Snapshots(Endpoint):
     )  # fmt: skip
     def get(self, request: Request, slug: str) -> Response:
         project = self.find(Project.objects.all(), slug=slug)
-        self.query(Strict)
+        self.filters(Strict)
         return self.page(
             project.snapshots.select_related("project").order_by("-number"), SnapshotOut
         )

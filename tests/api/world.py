@@ -32,10 +32,12 @@ class Caller:
         self._client = Client(raise_request_exception=False)
         self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
 
-    def send(self, method: str, address: str, body: Any = None, **more: Any) -> Any:
-        content = {} if body is None else {"data": body, "content_type": "application/json"}
-        call = getattr(self._client, method.lower())
-        return call(f"{BASE}{address}", headers=self._headers, **content, **more)
+    def send(self, method: str, address: str, body: Any = None) -> Any:
+        content = b"" if body is None else json.dumps(body).encode()
+        kind = "" if body is None else "application/json"
+        return self._client.generic(
+            method, f"{BASE}{address}", content, kind, headers=self._headers
+        )
 
     def get(self, address: str, **query: Any) -> Any:
         return self._client.get(f"{BASE}{address}", data=query, headers=self._headers)

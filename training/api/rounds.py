@@ -96,7 +96,7 @@ class Rounds(Endpoint):
 
     @describe("list_rounds", "Rounds, newest first", gives=RoundOut(many=True), query=Query)
     def get(self, request: Request) -> Response:
-        asked = self.query(self.Query)
+        asked = self.filters(self.Query)
         if "project" in asked:
             asked["project__slug"] = asked.pop("project")
         return self.page(rounds_of(self).filter(**asked).order_by("-pk"), RoundOut)

@@ -76,7 +76,7 @@ class Versions(Endpoint):
         "list_versions", "Model versions, newest first", gives=VersionOut(many=True), query=Query
     )
     def get(self, request: Request) -> Response:
-        asked = self.query(self.Query)
+        asked = self.filters(self.Query)
         if "project" in asked:
             asked["project__slug"] = asked.pop("project")
         return self.page(versions_of(self).filter(**asked).order_by("-pk"), VersionOut)

@@ -23,7 +23,7 @@ from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from rlhf_platform.accounts.api.paging import Pages
+from rlhf_platform.accounts.api.paging import PAGE_NAMES, Pages
 from rlhf_platform.accounts.models import Membership, Role, User, Workspace
 
 Row = TypeVar("Row", bound=models.Model)
@@ -136,10 +136,13 @@ class Endpoint(GenericAPIView[Any]):
         return checked(kind(data=self.request.data))
 
     def query(self, kind: type[serializers.BaseSerializer[Any]]) -> dict[str, Any]:
-        """The validated query string, without the names that select a page."""
+        """The validated query string."""
+        return checked(kind(data=self.request.query_params.dict()))
+
+    def filters(self, kind: type[serializers.BaseSerializer[Any]]) -> dict[str, Any]:
+        """The validated query string of a list, without the two names that select its page."""
         given = self.request.query_params.dict()
-        paged = {"limit", "offset"} - set(kind().fields)  # type: ignore[attr-defined]
-        return checked(kind(data={k: v for k, v in given.items() if k not in paged}))
+        return checked(kind(data={k: v for k, v in given.items() if k not in PAGE_NAMES}))
 
     def find(self, rows: models.QuerySet[Row], **keys: Any) -> Row:
         """The row of this workspace that the address names. Raises NotFound."""

@@ -6,6 +6,8 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.pagination import LimitOffsetPagination
 from rest_framework.request import Request
 
+PAGE_NAMES = ("limit", "offset")
+
 
 class Pages(LimitOffsetPagination):
     """What is no number in range is refused, where DRF would silently take its default."""

@@ -40,7 +40,7 @@ class Tokens(Endpoint):
         query=Strict,
     )
     def get(self, request: Request) -> Response:
-        self.query(Strict)
+        self.filters(Strict)
         return self.page(own_tokens(self), TokenOut)
 
     @describe("create_token", "Make a token", body=TokenIn, gives=NewTokenOut, status=201)
