@@ -83,7 +83,10 @@ def problem_response(error: Exception, context: dict[str, Any]) -> Response | No
         return problem(422, *BY_STATUS[422], named, errors=fields)
     if isinstance(error, exceptions.APIException):
         name, title = BY_STATUS.get(error.status_code, ("error", error.default_detail))
-        response = problem(error.status_code, name, str(title), sentence(error.detail))
+        detail = sentence(error.detail)
+        if isinstance(error, exceptions.NotAuthenticated):
+            detail = "Send a token, as in Authorization: Bearer aa_…, or sign in."
+        response = problem(error.status_code, name, str(title), detail)
         for header, value in (
             ("WWW-Authenticate", getattr(error, "auth_header", None)),
             ("Retry-After", getattr(error, "wait", None)),

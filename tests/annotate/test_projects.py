@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from functools import partial
+
 import pytest
+from django.db import connection, connections  # noqa: F401 - the skip condition reads it
 
 from annotate.errors import AnnotateError, OverlapInUse, SlugTaken
-from annotate.models import Assignment, Comparison, Project
+from annotate.models import Annotator, Assignment, Comparison, Project
+from annotate.services.ingest import open_comparison
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.projects import create_project, update_project
 from annotate.services.serving import next_assignment, skip_assignment
-from tests.factories import make_annotator, make_comparison, make_judgment, make_project
-from tests.people import People
+from tests.factories import (
+    make_annotator,
+    make_comparison,
+    make_judgment,
+    make_project,
+    make_prompt,
+    make_response,
+)
+from tests.people import People, make_people
 
 
 def overlap_holds(project: Project) -> bool:
@@ -89,3 +102,62 @@ def test_a_short_name_is_taken_once(people: People) -> None:
     with pytest.raises(SlugTaken):
         create_project(workspace=people.workspace, name="B", slug="a")
     create_project(workspace=people.elsewhere, name="A", slug="a")
+
+
+@pytest.mark.skipif(
+    "connection.vendor != 'postgresql'",
+    reason="threads share an in-memory SQLite in tests; run with TEST_DATABASE_URL on PostgreSQL",
+)
+@pytest.mark.django_db(transaction=True)
+def test_places_stay_exact_while_people_judge_and_files_arrive() -> None:
+    people = make_people()
+    project = make_project(people.workspace, overlap=3)
+    for number in range(8):
+        make_comparison(project, prompt=f"{number}?")
+    crowd = [make_annotator(people.workspace, name=f"person {n}") for n in range(4)]
+    barrier = threading.Barrier(6)
+    failures: list[BaseException] = []
+
+    def judge(annotator: Annotator) -> None:
+        for turn in range(12):
+            held = next_assignment(project=project, annotator=annotator)
+            if held is None:
+                continue
+            if turn % 3 == 2:
+                skip_assignment(assignment=held, annotator=annotator)
+            else:
+                submit_judgment(
+                    assignment=held, annotator=annotator, answer="tie", idempotency_key=str(turn)
+                )
+
+    def change() -> None:
+        for overlap in (9, 5, 8, 4, 7, 6, 9, 5):
+            update_project(project=Project.objects.get(pk=project.pk), overlap=overlap)
+
+    def open_more() -> None:
+        stale = Project.objects.get(pk=project.pk)  # as a long import would have read it
+        for number in range(12):
+            prompt = make_prompt(people.workspace, f"new {number}?")
+            pair = [make_response(prompt, text) for text in "ab"]
+            open_comparison(project=stale, first=pair[0], second=pair[1], origin="import")
+
+    def one(work: Callable[[], None]) -> None:
+        barrier.wait()
+        try:
+            work()
+        except BaseException as error:  # told by the test itself
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    tasks = [partial(judge, annotator) for annotator in crowd]
+    threads = [threading.Thread(target=one, args=(task,)) for task in (*tasks, change, open_more)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    project.refresh_from_db()
+    assert project.overlap == 5
+    assert project.comparisons.count() == 20
+    assert overlap_holds(project)

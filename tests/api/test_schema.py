@@ -32,7 +32,7 @@ def test_it_validates_without_a_warning(tmp_path: Any) -> None:
 
 
 def test_every_operation_is_there_named_and_with_its_problems(document: dict[str, Any]) -> None:
-    names = []
+    names, pages = [], 0
     for method, route in TABLE:
         found = operation(document, method, route)
         names.append(found["operationId"])
@@ -43,10 +43,15 @@ def test_every_operation_is_there_named_and_with_its_problems(document: dict[str
                 assert set(answer["content"]) == {"application/problem+json"}
         if "<" in route:
             assert "404" in found["responses"]
+        (good, *_) = (a for c, a in found["responses"].items() if c in ("200", "201", "204"))
+        if "Paginated" in str(good):
+            assert {"limit", "offset"} <= {each["name"] for each in found["parameters"]}
+            pages += 1
         if "requestBody" in found:
             assert {"400", "413", "415", "422"} <= set(found["responses"])
         assert {"token": []} in found["security"]
         assert {"cookieAuth": []} in found["security"]
+    assert pages == 6
     assert len(set(names)) == len(names) == sum(len(path) for path in document["paths"].values())
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", name) for name in names)
     problem = document["components"]["schemas"]["Problem"]
@@ -67,6 +72,19 @@ def test_answers_are_what_the_document_says(
         # OpenAPI 3.0 spells "or null" its own way.
         schema = strict(media["schema"] | {"components": document["components"]})
         jsonschema.validate(reply.json(), schema)
+
+
+def test_the_comparison_itself_sees_a_difference(document: dict[str, Any]) -> None:
+    page = {"count": 1, "next": None, "previous": None}
+    schema = strict(
+        {"$ref": "#/components/schemas/PaginatedTokenOutList", "components": document["components"]}
+    )
+    row = {"id": 1, "name": "x", "prefix": "aa_x", "created_at": "2026-01-01T00:00:00Z",
+           "last_used_at": None}  # fmt: skip
+    jsonschema.validate({**page, "results": [row]}, schema)
+    for other in ({**row, "secret": "x"}, {**row, "id": None}, {"id": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**page, "results": [other]}, schema)
 
 
 def strict(schema: Any) -> Any:

@@ -61,8 +61,12 @@ def describe(
     for code, kind in {status: gives, **(also or {})}.items():
         if media:
             answers[code, media] = OpenApiTypes.STR
+        elif kind is None:
+            answers[code] = OpenApiResponse(description="Nothing more to say")
         else:
-            answers[code] = kind or OpenApiResponse(description="Nothing more to say")
+            # Named with its media type like the problems are: drf-spectacular takes the smallest
+            # key for the main answer, and finds out from it whether this is a list with pages.
+            answers[code, "application/json"] = kind
     told = {401, 403, *problems}
     if body is not None or upload is not None:
         told |= {400, 413, 415, 422}

@@ -98,6 +98,7 @@ class Endpoint(GenericAPIView[Any]):
 
     permission_classes = (IsAuthenticated, HasRole)
     content_negotiation_class = AlwaysJSON
+    http_method_names = ("get", "head", "post", "put", "patch", "delete")
     parser_classes: Any = (StrictJSONParser,)
     pagination_class = Pages
     role = Role.RESEARCHER
