@@ -8,11 +8,11 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from annotate.api.uploads import BadRowOut, UploadEndpoint, UploadIn, stored
+from annotate.api.uploads import UploadEndpoint, UploadIn, stored
 from annotate.formats.reading import FORMATS
 from annotate.models import Project
 from annotate.services.ingest import import_comparisons
-from rlhf_platform.accounts.api.description import describe
+from rlhf_platform.accounts.api.description import BadRow, describe
 
 
 class ComparisonsIn(UploadIn):
@@ -24,7 +24,7 @@ class ImportOut(serializers.Serializer[Any]):
     comparisons_seen = serializers.IntegerField(help_text="Already there, and left as they are")
     judgments_new = serializers.IntegerField()
     judgments_seen = serializers.IntegerField()
-    bad_rows = BadRowOut(many=True, help_text="Left out, with skip_bad")
+    bad_rows = BadRow(many=True, help_text="Left out, with skip_bad")
 
 
 class Imports(UploadEndpoint):

@@ -15,7 +15,6 @@ from rest_framework import serializers
 from rest_framework.parsers import MultiPartParser
 
 from annotate.errors import ImportRefused
-from rlhf_platform.accounts.api.description import BadRow
 from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
 
 
@@ -24,10 +23,6 @@ class UploadIn(Strict):
     skip_bad = serializers.BooleanField(
         default=False, help_text="Leave out rows that cannot be used instead of refusing the file"
     )
-
-
-class BadRowOut(BadRow):
-    """A row that was left out."""
 
 
 class UploadEndpoint(Endpoint):
