@@ -58,3 +58,20 @@ class NothingToUndo(AnnotateError):
 
 class ProjectClosed(AnnotateError):
     """Raised when a project is paused or closed and takes no judgments."""
+
+
+class HubRefused(AnnotateError):
+    """Raised when a push cannot be done as asked (name, token, rights); trying again is no use."""
+
+
+class HubUnreachable(AnnotateError):
+    """Raised when the Hub did not answer as it should (network, 429, 5xx); later it may."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        #: What the Hub itself asked for, in seconds.
+        self.retry_after_s = retry_after_s
+
+
+class PushStopped(AnnotateError):
+    """Raised when a push was told to stop before it knew of its commit."""

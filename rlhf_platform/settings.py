@@ -199,8 +199,13 @@ RUNS_DIR = DATA_DIR / "runs"
 MODEL_CACHE_DIR = DATA_DIR / "models"
 
 # Hub --------------------------------------------------------------------------------------------
-HF_ENDPOINT = env.text("HF_ENDPOINT", "https://huggingface.co")
+PUBLIC_HUB = "https://huggingface.co"
+HF_ENDPOINT = env.text("HF_ENDPOINT", PUBLIC_HUB).rstrip("/")
 HF_TOKEN = env.text("HF_TOKEN")
+#: host:port pairs that outgoing requests may reach although their address is private.
+OUTGOING_ALLOW = env.words("OUTGOING_ALLOW")
+#: Seconds that the other side of an outgoing request may be silent.
+OUTGOING_TIMEOUT_S = env.number("OUTGOING_TIMEOUT_S", 60, minimum=1)
 
 LOGGING = {
     "version": 1,
@@ -208,4 +213,7 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
+    # It logs every address it asks, and the Hub's upload links are signed: whoever reads one may
+    # use it while it lasts.
+    "loggers": {"httpx2": {"level": "WARNING"}},
 }

@@ -11,6 +11,10 @@ class UnknownBase(TrainingError):
     """Raised when a base model cannot be found by the name that was given."""
 
 
+class UnknownVersion(TrainingError):
+    """Raised when a model version that was named does not exist."""
+
+
 class CannotLaunch(TrainingError):
     """Raised when a round or run is impossible as asked (too few rows, missing reward model, …)."""
 
@@ -21,7 +25,3 @@ class IllegalTransition(TrainingError):
 
 class LostLease(TrainingError):
     """Raised when a write carries a token that is no longer the job's; nothing was written."""
-
-
-class HubRefused(TrainingError):
-    """Raised when the Hub does not take a push: no token, no right, no network."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from training.views import rounds, versions
+from training.views import publishing, rounds, versions
 
 urlpatterns = [
     path("rounds/", rounds.rounds, name="rounds"),
@@ -15,4 +15,6 @@ urlpatterns = [
     ),
     path("models/", versions.versions, name="versions"),
     path("models/<int:pk>/", versions.version, name="version"),
+    path("models/<int:pk>/push", publishing.push_model, name="push_model"),
+    path("snapshots/<int:pk>/push", publishing.push_snapshot, name="push_snapshot"),
 ]

@@ -13,10 +13,13 @@ from django.urls import include, path
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from annotate import errors as annotate_errors
 from annotate.models import Project
 from rlhf_platform.accounts.api.endpoint import Endpoint
+from rlhf_platform.api import PROBLEMS
 from tests.api.world import BASE, World, caller
 from tests.people import People
+from training import errors as training_errors
 
 
 def raw(world: World, body: bytes, kind: str = "application/json", **more: Any) -> Any:
@@ -142,6 +145,16 @@ def test_a_session_reads_and_writes_with_its_csrf_token(world: World) -> None:
     )
     assert taken.status_code == 201
     assert Project.objects.get(slug="new").created_by == world.people.rita
+
+
+def test_every_error_of_both_trees_has_its_status() -> None:
+    for tree in (annotate_errors, training_errors):
+        ours = [
+            each
+            for each in vars(tree).values()
+            if isinstance(each, type) and issubclass(each, Exception)
+        ]
+        assert [each.__name__ for each in ours if each not in PROBLEMS] == []
 
 
 class Broken(Endpoint):

@@ -24,13 +24,17 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from training.engine.config import AdapterConfig, BaseConfig
-from training.engine.errors import BaseModelError, StepZeroError
+from training.engine.errors import BaseModelError
+from training.engine.quantization import (
+    keep_differentiable,
+    quantization_config,
+    require_quantized,
+)
 from training.engine.rundir import publish_folder, require_space, sha256_of_file
 
 #: Files that could run code when opened; a folder that holds one is refused.
@@ -378,16 +382,6 @@ def load_base(config: BaseConfig, *, gradient_checkpointing: bool = False) -> Ba
     source = locate(config.source)
     device = pick_device()
     dtype = getattr(torch, config.dtype)
-    quantization = None
-    if config.quantization == "nf4":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=config.double_quant,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    elif config.quantization == "int8":
-        quantization = BitsAndBytesConfig(load_in_8bit=True)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=config.revision, trust_remote_code=False
@@ -398,7 +392,7 @@ def load_base(config: BaseConfig, *, gradient_checkpointing: bool = False) -> Ba
             trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype,
-            quantization_config=quantization,
+            quantization_config=quantization_config(config),
             device_map={"": device},
             attn_implementation="sdpa",
         )
@@ -412,13 +406,9 @@ def load_base(config: BaseConfig, *, gradient_checkpointing: bool = False) -> Ba
     if tokenizer.chat_template is None:
         raise BaseModelError(f"the tokenizer of {config.source!r} has no chat template")
     base = Base(model, tokenizer, config)
-    if config.quantization == "nf4" and not count_4bit_layers(model):
-        raise StepZeroError("nf4 was asked for, but no layer of the base is 4-bit")
+    require_quantized(model, config)
+    keep_differentiable(model)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()
     return base
-
-
-def count_4bit_layers(model: nn.Module) -> int:
-    return sum(type(module).__name__ == "Linear4bit" for module in model.modules())

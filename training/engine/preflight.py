@@ -13,7 +13,8 @@ from training.engine.config import RunConfig
 from training.engine.data import Tree
 from training.engine.errors import StepZeroError
 from training.engine.logprobs import PACKING_TOLERANCE, packing_error
-from training.engine.models import Base, count_4bit_layers
+from training.engine.models import Base
+from training.engine.quantization import count_layers
 from training.engine.rundir import RunDir
 
 #: How far a step-0 figure may be from its closed form in fp32; bf16 rounds at 2⁻⁸.
@@ -34,7 +35,8 @@ def announce(run: RunDir, base: Base, *, total_steps: int, rows: int, trainable:
         rows=rows,
         device=str(base.device),
         trainable_parameters=trainable,
-        layers_4bit=count_4bit_layers(base.model),
+        layers_4bit=count_layers(base.model, "nf4"),
+        layers_8bit=count_layers(base.model, "int8"),
         versions=versions(),
     )
 

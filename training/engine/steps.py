@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.engine.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from training.engine.config import OptimConfig
-from training.engine.errors import Interrupted, NonFiniteLossError
+from training.engine.errors import Interrupted, NonFiniteLossError, StepZeroError
 from training.engine.losses import linear_schedule
 from training.engine.rundir import RunDir
 from training.engine.stopping import stop_requested
@@ -50,7 +50,12 @@ class Steps:
             )
 
     def take(self, schedule_step: int | None = None) -> dict[str, float]:
-        """Clip, step, zero; returns the rate and the gradient norm as metrics."""
+        """Clip, step, zero; returns the rate and the gradient norm as metrics.
+
+        Raises StepZeroError where the first step finds a parameter that no gradient reached.
+        """
+        if self.step == 0:
+            self._expect_gradients()
         at = self.step if schedule_step is None else schedule_step
         rate = self._config.lr * linear_schedule(
             at, self.total, self._warmup, self._config.schedule
@@ -62,6 +67,15 @@ class Steps:
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return {"optim/lr": rate, "optim/grad_norm": float(norm)}
+
+    def _expect_gradients(self) -> None:
+        """A graph that is cut somewhere trains nothing, and its loss looks like any other."""
+        cut = [name for name, parameter in self._named.items() if parameter.grad is None]
+        if cut:
+            raise StepZeroError(
+                f"{len(cut)} of {len(self._named)} trained parameters got no gradient in the first "
+                f"step (first: {cut[0]}): some layer of this base has no backward pass here"
+            )
 
     def progress(self) -> None:
         self.run.events.write("progress", step=self.step, total_steps=self.total)

@@ -113,6 +113,9 @@ class Child:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONUNBUFFERED": "1",
+            # Threads that wait by spinning take the processor from the web beside them: two busy
+            # processes on two cores ran 30 % faster with waiting threads asleep, one alone as fast.
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
         arguments = ["run", str(folder), "--attempt", attempt, "--heartbeat-fd", str(read_end)]
         with self.log.open("ab") as out:

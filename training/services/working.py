@@ -6,6 +6,7 @@ waiting jobs again, so that any one worker keeps the queue alive.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -17,6 +18,7 @@ from training.errors import LostLease
 from training.models import Job
 from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run
+from training.services.publishing import execute_push
 from training.services.queueing import Claim
 from training.services.wakeups import wakeups
 
@@ -35,7 +37,11 @@ class Worker:
 
     def __init__(self, queues: Sequence[str], *, command: Sequence[str] = ENGINE) -> None:
         self.stopping = threading.Event()
-        self._command = command
+        self._execute: dict[str, Callable[..., None]] = {
+            Job.Kind.RUN: functools.partial(execute_run, command=command),
+            Job.Kind.PUSH_SNAPSHOT: execute_push,
+            Job.Kind.PUSH_MODEL: execute_push,
+        }
         device = [queue for queue in DEVICE_QUEUES if queue in queues]
         other = [queue for queue in queues if queue not in DEVICE_QUEUES]
         loops: list[tuple[str, Callable[[], None]]] = [("housekeeping", self._keep_house)]
@@ -83,7 +89,7 @@ class Worker:
 
     def _work(self, claim: Claim) -> None:
         try:
-            execute_run(claim=claim, stopping=self.stopping, command=self._command)
+            self._execute[claim.job.kind](claim=claim, stopping=self.stopping)
         except LostLease:
             log.warning("job %s was taken over by another worker", claim.job.pk)
 

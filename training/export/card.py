@@ -1,0 +1,228 @@
+"""The model card: how the adapter was made, from what, how good it is, how to load it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from annotate.selectors.quality import project_agreement
+from training.export.facts import (
+    BaseModel,
+    base_model,
+    measures,
+    named,
+    reward_model_of,
+    round_of,
+    snapshot_of,
+    training_config,
+)
+from training.models import ModelVersion
+
+METHODS = {
+    "sft": "supervised fine-tuning on chosen responses",
+    "reward": "training a pairwise reward model (Bradley-Terry)",
+    "dpo": "Direct Preference Optimization (DPO)",
+    "ppo": "Proximal Policy Optimization (PPO) against a learned reward model",
+}
+
+
+def model_card(version: ModelVersion, repo: str) -> str:
+    """Markdown with the YAML head that the Hub reads."""
+    reward = version.kind == ModelVersion.Kind.REWARD
+    base = base_model(version)
+    what = "Scores answers" if reward else "Answers as a chat model"
+    method = version.run.method if version.run is not None else ""
+    return f"""{head(version, base)}
+# {version.name}
+
+A LoRA adapter (PEFT) on {base_words(base)}, made by {METHODS.get(method, "an unknown method")}. \
+{what}; it is only the adapter, the base is loaded beside it.
+
+## Loading
+```python
+{reward_snippet(base, repo) if reward else policy_snippet(base, repo)}
+```
+{loading_notes(base, reward)}
+
+## How it was trained
+{training_table(version, base)}
+
+## How good it is
+{measure_table(version)}
+
+## Where it comes from
+{lineage_lines(version)}
+The same as data, with every hash: `lineage.json`.
+
+## Intended use and limits
+{limits(version, reward)}
+"""
+
+
+def head(version: ModelVersion, base: BaseModel) -> str:
+    reward = version.kind == ModelVersion.Kind.REWARD
+    method = version.run.method if version.run is not None else "unknown"
+    lines = ["library_name: peft", "license: unknown"]
+    if base.on_hub:
+        lines += [f"base_model: {json.dumps(base.name)}", "base_model_relation: adapter"]
+    lines.append(f"pipeline_tag: {'text-classification' if reward else 'text-generation'}")
+    tags = ["lora", "human-feedback", "reward-model" if reward else "rlhf"]
+    lines += ["tags:", *(f"- {tag}" for tag in dict.fromkeys([*tags, method]) if tag != "reward")]
+    return "\n".join(["---", *lines, "---"])
+
+
+def base_words(base: BaseModel) -> str:
+    if base.packaged:
+        return f"`{base.name}` (trained on the packaged GGUF copy of it)"
+    if base.on_hub:
+        return f"`{base.name}`" + (f" at revision `{base.revision}`" if base.revision else "")
+    return f"a base model that is not on the Hub (`{base.name}`, local to whoever trained this)"
+
+
+def base_argument(base: BaseModel) -> str:
+    revision = f", revision={json.dumps(base.revision)}" if base.revision else ""
+    return f"{json.dumps(base.name)}{revision}"
+
+
+def policy_snippet(base: BaseModel, repo: str) -> str:
+    return f"""from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(repo)})
+base = AutoModelForCausalLM.from_pretrained({base_argument(base)})
+model = PeftModel.from_pretrained(base, {json.dumps(repo)}).eval()
+
+messages = [{{"role": "user", "content": "What is red?"}}]
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)
+answer = model.generate(**inputs, max_new_tokens=64, do_sample=True)
+print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
+
+
+def reward_snippet(base: BaseModel, repo: str) -> str:
+    return f"""import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(repo)})
+base = AutoModelForSequenceClassification.from_pretrained(
+    {base_argument(base)}, num_labels=1, pad_token_id=tokenizer.pad_token_id
+)
+model = PeftModel.from_pretrained(base, {json.dumps(repo)}).eval()
+
+messages = [
+    {{"role": "user", "content": "What is red?"}},
+    {{"role": "assistant", "content": "A colour."}},
+]
+inputs = tokenizer.apply_chat_template(messages, return_dict=True, return_tensors="pt")
+with torch.no_grad():
+    print(model(**inputs).logits.item())  # higher is better; only differences mean something"""
+
+
+def loading_notes(base: BaseModel, reward: bool) -> str:
+    notes = []
+    if not base.on_hub:
+        notes.append(
+            f"`{base.name}` stands for the path of the base model, which you must have yourself."
+        )
+    if base.packaged:
+        notes.append(
+            "The adapter was trained on a quantized GGUF copy of the base; on the Hub's own "
+            "weights its numbers will differ a little from those below."
+        )
+    if base.quantization != "none":
+        notes.append(
+            f"In training the base was quantized to {base.quantization}; without quantization "
+            "outputs differ slightly."
+        )
+    if reward:
+        notes.append(
+            "Keep `pad_token_id` as shown: the model scores at the last token that is not padding, "
+            "and the saved tokenizer pads with a token that does not end a turn."
+        )
+    return "\n".join(f"- {note}" for note in notes)
+
+
+def training_table(version: ModelVersion, base: BaseModel) -> str:
+    rows: list[tuple[str, Any]] = []
+    for key, value in training_config(version).items():
+        if isinstance(value, dict):
+            rows += [(f"{key}.{name}", inner) for name, inner in value.items()]
+        else:
+            rows.append((key, value))
+    rows += [("base.quantization", base.quantization), ("base.dtype", base.dtype)]
+    result = (version.run.result or {}) if version.run is not None else {}
+    rows += [(key, result[key]) for key in ("steps", "rows", "seconds", "peak_mb") if key in result]
+    rows += sorted(result.get("versions", {}).items())
+    lines = [f"| `{name}` | {json.dumps(value)} |" for name, value in rows if value is not None]
+    return "\n".join(["| setting | value |", "|---|---|", *lines])
+
+
+def measure_table(version: ModelVersion) -> str:
+    found = measures(version)
+    if not found:
+        return "Nothing was measured."
+    lines = [
+        "| metric | value | 95 % interval | held-out pairs | from | meaning |",
+        "|" + "---|" * 6,
+    ]
+    for measure in found:
+        interval = "not computed"
+        if measure.low is not None and measure.high is not None:
+            interval = f"{measure.low:.3f} to {measure.high:.3f}"
+        lines.append(
+            f"| `{measure.name}` | {measure.value:.4g} | {interval} | {measure.n or 'n/a'} | "
+            f"{measure.source} | {measure.meaning} |"
+        )
+    notes = (
+        "Intervals are clustered by prompt; where none was computed, take the number as a hint. "
+        "Pairs that are too long for the run are left out of their count."
+    )
+    return "\n".join([*lines, "", notes])
+
+
+def lineage_lines(version: ModelVersion) -> str:
+    snapshot, round, reward = snapshot_of(version), round_of(version), reward_model_of(version)
+    steps = []
+    if snapshot is not None:
+        agreement = project_agreement(project=snapshot.project)
+        trust = f"not known ({agreement.reason})"
+        if agreement.alpha is not None:
+            trust = (
+                f"Krippendorff's alpha {agreement.alpha:.3f}, {agreement.n_judgments} judgments "
+                f"of {agreement.n_annotators} annotators (as of this card)"
+            )
+        steps.append(
+            f"snapshot {snapshot.number} of project {snapshot.project.slug}: {snapshot.n_train} "
+            f"training and {snapshot.n_test} held-out preferences, sha256 `{snapshot.sha256}`; "
+            f"agreement: {trust}"
+        )
+    if reward is not None:
+        use = "maximised" if round is not None and round.method == "ppo" else "used in evaluation"
+        steps.append(f"reward model ({use}): {reward.name}, sha256 `{reward.digest}`")
+    if version.parent is not None:
+        parent = named(version.parent) or {}
+        steps.append(f"started from: {parent['name']}, sha256 `{parent['sha256']}`")
+    steps.append(f"this adapter, sha256 `{version.digest}` (over its config and weights)")
+    return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1)) + "\n"
+
+
+def limits(version: ModelVersion, reward: bool) -> str:
+    use = (
+        "- For ranking answers to prompts like those of its snapshot, and for studying reward "
+        "models. Scores of different prompts cannot be compared, and a high score is not proof of "
+        "a good or true answer."
+        if reward
+        else "- For studying preference learning and for collecting further comparisons. It was "
+        "not tested for safety, truthfulness or bias; it inherits what its base has of these "
+        "and what its annotators preferred."
+    )
+    state = {
+        ModelVersion.State.PROMOTED: "A person promoted this version after looking at its answers.",
+        ModelVersion.State.REJECTED: "A person looked at this version and REJECTED it.",
+    }.get(ModelVersion.State(version.state), "No person has given a verdict on this version yet.")
+    verdict = "" if reward else f"- {state}\n"  # people judge policies by their answers
+    return f"""{use}
+{verdict}- Its licence is unknown to the platform: it follows from the base's, the prompts' and the
+  responses' licences, which must be checked before it is made public."""

@@ -1,0 +1,200 @@
+"""Pushing snapshots and model versions to the Hub: as a job for the button, or at once."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import OperationalError, close_old_connections, transaction
+
+from annotate.errors import AnnotateError, HubRefused, HubUnreachable, PushStopped
+from annotate.export.hub import Patience, Push, Pushed, push_folder, require_repo_name
+from annotate.export.writers import FORMATS, export_snapshot
+from annotate.models import Snapshot
+from training.errors import LostLease
+from training.export.writers import require_adapter, write_model_folder
+from training.models import Job, ModelVersion
+from training.services import queueing
+from training.services.queueing import Claim
+
+log = logging.getLogger(__name__)
+
+#: Where the dataset card names the place to load from (annotate/export/card.py).
+PLACE = "PATH_OR_REPO"
+
+
+def queue_snapshot_push(
+    *, snapshot: Snapshot, repo: str, public: bool = False, format: str = "parquet"
+) -> Job:
+    """A queued push of a snapshot; the waiting or running one where the same was asked before."""
+    require_repo_name(repo)
+    if format not in FORMATS:
+        raise HubRefused(f"format {format!r} is none of {', '.join(FORMATS)}")
+    asked = {"snapshot": snapshot.pk, "repo": repo, "public": public, "format": format}
+    return queue_push(Job.Kind.PUSH_SNAPSHOT, snapshot, asked)
+
+
+def queue_model_push(*, version: ModelVersion, repo: str, public: bool = False) -> Job:
+    """A queued push of a model version. Raises HubRefused for a base or an impossible name."""
+    require_repo_name(repo)
+    require_adapter(version)
+    asked = {"version": version.pk, "repo": repo, "public": public}
+    return queue_push(Job.Kind.PUSH_MODEL, version, asked)
+
+
+def queue_push(kind: str, thing: Snapshot | ModelVersion, asked: dict[str, Any]) -> Job:
+    with transaction.atomic():
+        same = {f"payload__{key}": value for key, value in asked.items()}
+        running = Job.objects.filter(
+            kind=kind, state__in=[Job.State.QUEUED, Job.State.RUNNING], **same
+        ).first()
+        return running or queueing.enqueue(
+            kind=kind,
+            queue=Job.Queue.DEFAULT,
+            workspace=thing.workspace,
+            payload={**asked, "push": uuid.uuid4().hex},
+        )
+
+
+def push_snapshot(
+    *,
+    snapshot: Snapshot,
+    repo: str,
+    public: bool = False,
+    format: str = "parquet",
+    patience: Patience | None = None,
+) -> Pushed:
+    """Push a snapshot now: data files and card in one commit."""
+    with tempfile.TemporaryDirectory(prefix="push-") as folder:
+        push = snapshot_folder(Path(folder), snapshot, repo, public, format, uuid.uuid4().hex)
+        return push_folder(push=push, patience=patience)
+
+
+def push_model(
+    *,
+    version: ModelVersion,
+    repo: str,
+    public: bool = False,
+    patience: Patience | None = None,
+) -> Pushed:
+    """Push a model version now: adapter, tokenizer, card and lineage in one commit."""
+    with tempfile.TemporaryDirectory(prefix="push-") as folder:
+        push = model_folder(Path(folder), version, repo, public, uuid.uuid4().hex)
+        return push_folder(push=push, patience=patience)
+
+
+def snapshot_folder(
+    folder: Path, snapshot: Snapshot, repo: str, public: bool, format: str, push_id: str
+) -> Push:
+    require_repo_name(repo)
+    written = export_snapshot(snapshot=snapshot, folder=folder / "snapshot", format=format)
+    card = written / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace(PLACE, repo), encoding="utf-8")
+    return Push(
+        folder=written,
+        repo=repo,
+        repo_type="dataset",
+        title=f"Snapshot {snapshot.number} of {snapshot.project.slug} ({snapshot.sha256[:12]})",
+        public=public,
+        id=push_id,
+    )
+
+
+def model_folder(
+    folder: Path, version: ModelVersion, repo: str, public: bool, push_id: str
+) -> Push:
+    require_repo_name(repo)
+    written = write_model_folder(version=version, folder=folder / "model", repo=repo)
+    return Push(
+        folder=written,
+        repo=repo,
+        repo_type="model",
+        title=f"{version.name} ({version.digest[:12]})",
+        public=public,
+        id=push_id,
+    )
+
+
+def prepare_snapshot(job: Job, folder: Path) -> Push:
+    snapshot = Snapshot.objects.get(pk=job.payload["snapshot"], workspace=job.workspace)
+    asked = job.payload
+    return snapshot_folder(
+        folder, snapshot, asked["repo"], asked["public"], asked["format"], asked["push"]
+    )
+
+
+def prepare_model(job: Job, folder: Path) -> Push:
+    version = ModelVersion.objects.get(pk=job.payload["version"], workspace=job.workspace)
+    asked = job.payload
+    return model_folder(folder, version, asked["repo"], asked["public"], asked["push"])
+
+
+PREPARE: dict[str, Callable[[Job, Path], Push]] = {
+    Job.Kind.PUSH_SNAPSHOT: prepare_snapshot,
+    Job.Kind.PUSH_MODEL: prepare_model,
+}
+
+
+def execute_push(
+    *, claim: Claim, stopping: threading.Event, patience: Patience | None = None
+) -> None:
+    """Do a claimed push and record what came of it. Raises LostLease where it is no longer ours.
+
+    Trouble that may pass is waited out within the attempt (eight tries in all), so that a job that
+    has failed stays so until a person asks again.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="push-") as folder:
+            push = PREPARE[claim.job.kind](claim.job, Path(folder))
+            pushed = beat_while_pushing(claim, push, stopping, patience)
+    except PushStopped as stopped:
+        end_stopped(claim, stopping, str(stopped))
+    except HubUnreachable as error:
+        queueing.finish(claim=claim, to=Job.State.FAILED, reason="network", detail=str(error))
+    except AnnotateError as error:
+        queueing.finish(claim=claim, to=Job.State.FAILED, reason="refused", detail=str(error))
+    except (LostLease, OperationalError):
+        raise
+    except Exception as error:  # the worker's loop must outlive any one push
+        log.exception("job %s could not be pushed", claim.job.pk)
+        detail = f"this is a fault of ours, see the worker's log: {type(error).__name__}"
+        queueing.finish(claim=claim, to=Job.State.FAILED, reason="bug", detail=detail)
+    else:
+        queueing.finish(claim=claim, to=Job.State.SUCCEEDED, outcome=pushed.as_dict())
+
+
+def beat_while_pushing(
+    claim: Claim, push: Push, stopping: threading.Event, patience: Patience | None
+) -> Pushed:
+    """Push in a thread without a database, and keep the lease alive beside it.
+
+    A cancel, a lost lease and the worker's own end stop the push before its next try.
+    """
+    stop = threading.Event()
+    pause_s = min(2.0, settings.JOB_LEASE_S / 3)
+    with ThreadPoolExecutor(1, thread_name_prefix="push") as pool:
+        future: Future[Pushed] = pool.submit(push_folder, push=push, patience=patience, stop=stop)
+        try:
+            while not future.done():
+                close_old_connections()
+                if queueing.heartbeat(claim=claim) or stopping.is_set():
+                    stop.set()
+                wait([future], timeout=pause_s)
+        except LostLease:
+            stop.set()
+            raise
+    return future.result()
+
+
+def end_stopped(claim: Claim, stopping: threading.Event, detail: str) -> None:
+    if stopping.is_set():
+        queueing.give_back(claim=claim, reason="preempted", detail="interrupted; pushed again soon")
+    else:
+        queueing.finish(claim=claim, to=Job.State.CANCELLED, reason="cancelled", detail=detail)
