@@ -13,6 +13,14 @@ class NotFound(AnnotateError):
     """Raised when a project, snapshot or file that was named does not exist in the workspace."""
 
 
+class SlugTaken(AnnotateError):
+    """Raised when a new project's short name is another project's already."""
+
+
+class OverlapInUse(AnnotateError):
+    """Raised when an overlap is to fall below the judgments and leases a comparison already has."""
+
+
 @dataclass(frozen=True)
 class BadRow:
     """One refused row of an import: its line number (from 1) and why."""

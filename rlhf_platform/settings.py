@@ -150,12 +150,14 @@ WHITENOISE_USE_FINDERS = True
 
 # API --------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rlhf_platform.accounts.tokens.TokenAuthentication"],
+    # The first one words the 401: a bearer token is what a stranger lacks.
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rlhf_platform.accounts.tokens.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
-    "PAGE_SIZE": 50,
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "rlhf_platform.api.problem_response",
 }
@@ -163,11 +165,28 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Annotate and Align API",
     "DESCRIPTION": "Pairwise human judgments, snapshots, alignment rounds and model versions.",
     "VERSION": "1.0.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "ProjectState": "annotate.models.Project.State",
+        "PromptSetUse": "annotate.models.PromptSet.Use",
+        "RoundState": "training.models.Round.State",
+        "RoundMethod": "training.models.Round.Method",
+        "RunMethod": "training.models.Run.Method",
+        "JobState": "training.models.Job.State",
+        "VersionKind": "training.models.ModelVersion.Kind",
+        "VersionState": "training.models.ModelVersion.State",
+        "ShownAnswer": "annotate.api.queue.SHOWN_ANSWERS",
+    },
 }
+#: The most bytes a JSON body, and an uploaded file with its form, may have.
+API_MAX_BODY_BYTES = 1024 * 1024
+API_MAX_UPLOAD_BYTES = env.number("MAX_UPLOAD_MB", 256, minimum=1) * 1024 * 1024
 
 # Jobs -------------------------------------------------------------------------------------------
 #: "embedded" (a Valkey of our own in DATA_DIR), redis://…, amqp://…, or "none" (workers poll).

@@ -12,6 +12,7 @@ urlpatterns = [
     path("readyz", health.ready, name="ready"),
     path("sign-in/<str:secret>/", sign_in_by_link, name="sign_in_by_link"),
     path("account/", include("allauth.account.urls")),
+    path("api/", include("rlhf_platform.api")),
     path("", include("annotate.urls")),
     path("", include("training.urls")),
 ]

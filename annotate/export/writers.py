@@ -18,9 +18,14 @@ FORMATS = ("parquet", "jsonl")
 MARK = "snapshot.json"
 
 
-def snapshot_lines(*, snapshot: Snapshot, split: str) -> Iterator[str]:
-    """The canonical JSON of every row of a split, in the canonical order."""
-    rows = snapshot.rows.filter(split=split).order_by("position")
+def snapshot_lines(*, snapshot: Snapshot, split: str | None = None) -> Iterator[str]:
+    """The canonical JSON of every row of a split, or of both, in the canonical order.
+
+    Of both, each with a line feed after it, the SHA-256 is the snapshot's own.
+    """
+    rows = snapshot.rows.order_by("position")
+    if split is not None:
+        rows = rows.filter(split=split)
     yield from rows.values_list("content", flat=True).iterator(chunk_size=2000)
 
 

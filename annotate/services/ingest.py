@@ -86,6 +86,7 @@ def store_pairs(
     *, project: Project, records: Sequence[PairRecord], bad_rows: list[BadRow] | None = None
 ) -> ImportReport:
     """Store read pairs with their judgments; what is there already is left as it is."""
+    project = with_current_overlap(project)
     workspace = project.workspace
     prompts = store_prompts(workspace=workspace, conversations=[r.messages for r in records])
     keyed = [(prompts[sha256(canonical_json(r.messages))], r) for r in records]
@@ -117,6 +118,12 @@ def store_pairs(
         judgments_seen=judged_seen,
         bad_rows=bad_rows or [],
     )
+
+
+def with_current_overlap(project: Project) -> Project:
+    """The project as it is now, its overlap unchanged until this transaction ends: a file takes
+    minutes to read, and new comparisons must not open with places of an overlap that is gone."""
+    return Project.objects.select_for_update(no_key=True).get(pk=project.pk)
 
 
 def store_prompts(*, workspace: Workspace, conversations: Sequence[Messages]) -> dict[str, Prompt]:
@@ -333,6 +340,7 @@ def store_response(
     return response
 
 
+@transaction.atomic
 def open_comparison(
     *,
     project: Project,
@@ -348,6 +356,7 @@ def open_comparison(
         return None
     if first.prompt_id != second.prompt_id:
         raise ImportRefused("two responses to different prompts cannot be compared")
+    project = with_current_overlap(project)
     unsaved = new_comparison(
         project=project,
         prompt=first.prompt,

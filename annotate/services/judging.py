@@ -29,6 +29,13 @@ def to_answer(screen: str, *, swapped: bool) -> str:
     return Answer.A if (screen == "left") != swapped else Answer.B
 
 
+def to_screen(judgment: Judgment) -> str:
+    """The inverse of `to_answer`: what its author sent. A and B are not for their eyes."""
+    if judgment.answer not in (Answer.A, Answer.B):
+        return judgment.answer
+    return "left" if (judgment.answer == Answer.A) != bool(judgment.swapped) else "right"
+
+
 def submit_judgment(
     *,
     assignment: Assignment,

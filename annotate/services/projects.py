@@ -1,14 +1,20 @@
-"""Making projects."""
+"""Making projects and changing their settings."""
 
 from __future__ import annotations
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug
 from django.db import IntegrityError, transaction
+from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce, Greatest
 
-from annotate.errors import AnnotateError
-from annotate.models import Guideline, Project
+from annotate.errors import AnnotateError, OverlapInUse, SlugTaken
+from annotate.models import Assignment, Comparison, Guideline, Judgment, Project
 from rlhf_platform.accounts.models import User, Workspace
+
+MAX_OVERLAP = 100
+#: Seconds; a lease longer than a week is a comparison that nobody gets.
+MIN_LEASE_S, MAX_LEASE_S = 10, 7 * 24 * 3600
 
 
 def create_project(
@@ -19,22 +25,124 @@ def create_project(
     overlap: int = 1,
     guidelines: str = "",
     actor: User | None = None,
+    allow_tie: bool = True,
+    allow_both_bad: bool = True,
+    lease_s: int = 900,
 ) -> Project:
-    """A project with version 1 of its guidelines. Raises AnnotateError for a taken or bad slug."""
+    """A project with version 1 of its guidelines.
+
+    Raises SlugTaken, or AnnotateError for a bad slug or a number out of range.
+    """
     try:
         validate_slug(slug)
     except ValidationError:
         raise AnnotateError(
             f"{slug!r} cannot be a project's short name: use letters, digits, - and _"
         ) from None
-    if not 1 <= overlap <= 100:
-        raise AnnotateError(f"overlap is {overlap}; allowed: 1 to 100")
+    refuse_settings(name=name, state=None, overlap=overlap, lease_s=lease_s)
     try:
         with transaction.atomic():
             project = Project.objects.create(
-                workspace=workspace, name=name, slug=slug, overlap=overlap, created_by=actor
+                workspace=workspace,
+                name=name,
+                slug=slug,
+                overlap=overlap,
+                allow_tie=allow_tie,
+                allow_both_bad=allow_both_bad,
+                lease_s=lease_s,
+                created_by=actor,
             )
             Guideline.objects.create(project=project, version=1, text=guidelines)
     except IntegrityError:
-        raise AnnotateError(f"the workspace already has a project {slug!r}") from None
+        raise SlugTaken(f"the workspace already has a project {slug!r}") from None
     return project
+
+
+def refuse_settings(
+    *, name: str | None, state: str | None, overlap: int | None, lease_s: int | None
+) -> None:
+    """Raise AnnotateError for a setting out of range; None is not looked at."""
+    if name is not None and not 1 <= len(name.strip()) <= 120:
+        raise AnnotateError("the name must have 1 to 120 characters")
+    if state is not None and state not in Project.State.values:
+        raise AnnotateError(f"state {state!r} is none of {', '.join(Project.State.values)}")
+    if overlap is not None and not 1 <= overlap <= MAX_OVERLAP:
+        raise AnnotateError(f"overlap is {overlap}; allowed: 1 to {MAX_OVERLAP}")
+    if lease_s is not None and not MIN_LEASE_S <= lease_s <= MAX_LEASE_S:
+        raise AnnotateError(f"lease_s is {lease_s}; allowed: {MIN_LEASE_S} to {MAX_LEASE_S}")
+
+
+@transaction.atomic
+def update_project(
+    *,
+    project: Project,
+    name: str | None = None,
+    state: str | None = None,
+    overlap: int | None = None,
+    allow_tie: bool | None = None,
+    allow_both_bad: bool | None = None,
+    lease_s: int | None = None,
+    guidelines: str | None = None,
+) -> Project:
+    """Change what is not None; other guidelines become their next version.
+
+    Another overlap changes the free places of every comparison, so that judged + leased + slots =
+    overlap still holds. Raises OverlapInUse where more is judged or leased already, AnnotateError
+    for a value out of range.
+    """
+    refuse_settings(name=name, state=state, overlap=overlap, lease_s=lease_s)
+    # The row serialises two changes, and holds back imports that would open with the old overlap.
+    locked = Project.objects.select_for_update().get(pk=project.pk)
+    if overlap is not None and overlap != locked.overlap:
+        change_overlap(locked, overlap)
+    asked = {
+        "name": name,
+        "state": state,
+        "overlap": overlap,
+        "allow_tie": allow_tie,
+        "allow_both_bad": allow_both_bad,
+        "lease_s": lease_s,
+    }
+    changed = {field: value for field, value in asked.items() if value is not None}
+    for field, value in changed.items():
+        setattr(locked, field, value)
+    locked.save(update_fields=list(changed))
+    if guidelines is not None:
+        latest = locked.guidelines.order_by("-version").first()
+        if latest is None or latest.text != guidelines:
+            version = latest.version + 1 if latest is not None else 1
+            Guideline.objects.create(project=locked, version=version, text=guidelines)
+    project.refresh_from_db()
+    return project
+
+
+def change_overlap(project: Project, overlap: int) -> None:
+    """Give every comparison the places it has under another overlap. Raises OverlapInUse.
+
+    A comparison that came with more judgments than anybody asked for just has no place free.
+    """
+    # A lease, a judgment or an expiry changes the comparison's row in its own transaction, so the
+    # counts cannot move between these locks and the update.
+    list(project.comparisons.select_for_update().order_by("pk").values_list("pk", flat=True))
+    held = Assignment.objects.filter(state__in=Assignment.HOLDING)
+    imported = Judgment.objects.filter(assignment__isnull=True, supersedes__isnull=True)
+    counted = project.comparisons.annotate(
+        held=count_of(held), taken=F("held") + count_of(imported)
+    )
+    beyond = counted.filter(held__gt=0, taken__gt=overlap)
+    most = beyond.order_by("-taken").values_list("taken", flat=True).first()
+    if most is not None:
+        raise OverlapInUse(
+            f"overlap cannot be {overlap}: {beyond.count()} comparisons have more judgments and "
+            f"leases than that already (up to {most}); {most} or more is possible"
+        )
+    Comparison.objects.filter(project=project).update(
+        slots=Greatest(Value(0), Value(overlap) - count_of(held) - count_of(imported))
+    )
+
+
+def count_of(rows: QuerySet[Assignment] | QuerySet[Judgment]) -> Coalesce:
+    """How many of `rows` the outer comparison has."""
+    mine = rows.filter(comparison=OuterRef("pk")).order_by().values("comparison")
+    count = Subquery(mine.annotate(n=Count("pk")).values("n"), output_field=IntegerField())
+    return Coalesce(count, 0)

@@ -94,6 +94,7 @@ def refuse_round(
     unknown = sorted(set(config) - SECTIONS)
     if unknown:
         raise CannotLaunch(f"unknown sections {', '.join(unknown)}; known: {sorted(SECTIONS)}")
+    refuse_shapes(config)
     if reference.kind == ModelVersion.Kind.REWARD:
         raise CannotLaunch(
             f"{reference} is a reward model; a policy starts from a base or a policy"
@@ -104,6 +105,23 @@ def refuse_round(
         raise CannotLaunch("the reward model was trained on another base than the reference")
     if not fresh_prompts.entries.exists():
         raise CannotLaunch(f"{fresh_prompts} holds no prompts; import some with import_prompts")
+
+
+def refuse_shapes(config: dict[str, Any]) -> None:
+    """Raise CannotLaunch for a section that is no object, or that names a folder to load.
+
+    Which adapter a stage starts from follows from its round: a folder in a config would be read
+    with the worker's rights, and could be another workspace's.
+    """
+    for name, section in config.items():
+        if name == "seed" or (section is None and name != "adapter"):
+            continue
+        if not isinstance(section, dict):
+            raise CannotLaunch(f"{name} must be an object of settings, not {section!r}")
+        inner = [value for value in section.values() if isinstance(value, dict)]
+        for field in {field for part in [section, *inner] for field in part}:
+            if field == "init_from" or field.endswith("_adapter"):
+                raise CannotLaunch(f"{name}: {field} is set by the round itself; leave it out")
 
 
 def launch_sampling(
@@ -123,6 +141,7 @@ def launch_sampling(
         raise CannotLaunch(f"{version} is a reward model; it does not answer prompts")
     if not prompt_set.entries.exists():
         raise CannotLaunch(f"{prompt_set} holds no prompts; import some with import_prompts")
+    refuse_shapes({"config": config or {}})
     try:
         checked = to_dict(
             from_dict(

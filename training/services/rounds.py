@@ -116,6 +116,8 @@ def stage_config(round: Round, stage: str, *, rehearsal: bool = False) -> dict[s
         return adapter_folder(version) if version is not None else None
 
     section = config.setdefault(method, {})
+    if not isinstance(section, dict):
+        raise CannotLaunch(f"{stage}.{method} must be an object of settings, not {section!r}")
     if stage in ("sft", "policy"):
         config["adapter"]["init_from"] = adapter_folder(start)
     if method == "ppo":

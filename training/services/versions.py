@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from training.engine.config import BaseConfig
 from training.engine.errors import ConfigError
 from training.errors import UnknownBase
 from training.models import ModelVersion
+
+#: OWNER/NAME as the Hub spells them; neither begins with a dot.
+HUB_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}")
 
 
 def base_version(
@@ -62,6 +66,21 @@ def base_version(
         },
     )
     return version
+
+
+def hub_base_version(
+    *, workspace: Workspace, source: str, quantization: str, dtype: str
+) -> ModelVersion:
+    """`base_version` for somebody who is not at this machine: no path on it may be named.
+
+    Raises UnknownBase.
+    """
+    if source != "demo" and not HUB_ID.fullmatch(source):
+        raise UnknownBase(
+            f"{source!r} is neither demo nor a Hub id such as HuggingFaceTB/SmolLM2-135M-Instruct; "
+            "a folder on the server is registered there: manage.py sample --version FOLDER …"
+        )
+    return base_version(workspace=workspace, source=source, quantization=quantization, dtype=dtype)
 
 
 def adapter_folder(version: ModelVersion) -> str | None:

@@ -1,0 +1,44 @@
+"""Comparisons and their judgments from a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotate.api.uploads import UploadEndpoint, UploadIn, stored
+from annotate.formats.reading import FORMATS
+from annotate.models import Project
+from annotate.services.ingest import import_comparisons
+from rlhf_platform.accounts.api.description import BadRow, describe
+
+
+class ComparisonsIn(UploadIn):
+    format = serializers.ChoiceField(["auto", *FORMATS], default="auto")
+
+
+class ImportOut(serializers.Serializer[Any]):
+    comparisons_new = serializers.IntegerField()
+    comparisons_seen = serializers.IntegerField(help_text="Already there, and left as they are")
+    judgments_new = serializers.IntegerField()
+    judgments_seen = serializers.IntegerField()
+    bad_rows = BadRow(many=True, help_text="Left out, with skip_bad")
+
+
+class Imports(UploadEndpoint):
+    @describe(
+        "import_comparisons",
+        "Import HH-RLHF, PandaLM or TRL preference rows: all of them, or none",
+        upload=ComparisonsIn,
+        gives=ImportOut,
+        status=201,
+        problems=[404],
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        project = self.find(Project.objects.all(), slug=slug)
+        asked = self.body(ComparisonsIn)
+        with stored(asked.pop("file")) as path:
+            report = import_comparisons(project=project, path=path, **asked)
+        return Response(ImportOut(report).data, status=status.HTTP_201_CREATED)

@@ -1,0 +1,177 @@
+"""Projects: their settings, and how far and how well they are judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotate.models import Project
+from annotate.selectors.progress import queue_progress
+from annotate.selectors.projects import projects_for
+from annotate.selectors.quality import position_share, project_agreement
+from annotate.selectors.throughput import annotator_throughput
+from annotate.services.projects import (
+    MAX_LEASE_S,
+    MAX_OVERLAP,
+    MIN_LEASE_S,
+    create_project,
+    update_project,
+)
+from rlhf_platform.accounts.api.description import describe
+from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
+from rlhf_platform.accounts.models import Role
+
+READERS = {"GET": Role.ANNOTATOR, "HEAD": Role.ANNOTATOR}
+MAX_GUIDELINES = 100_000
+
+
+class ProjectOut(serializers.ModelSerializer[Project]):
+    guideline_version = serializers.IntegerField(allow_null=True, read_only=True)
+    guidelines = serializers.CharField(source="guideline_text", allow_null=True, read_only=True)
+
+    class Meta:
+        model = Project
+        fields = (
+            "slug", "name", "state", "overlap", "allow_tie", "allow_both_bad", "lease_s",
+            "guideline_version", "guidelines", "created_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class ProjectPatch(Strict):
+    """What is left out stays as it is."""
+
+    name = serializers.CharField(max_length=120, required=False)
+    state = serializers.ChoiceField(Project.State.choices, required=False)
+    overlap = serializers.IntegerField(min_value=1, max_value=MAX_OVERLAP, required=False)
+    allow_tie = serializers.BooleanField(required=False)
+    allow_both_bad = serializers.BooleanField(required=False)
+    lease_s = serializers.IntegerField(min_value=MIN_LEASE_S, max_value=MAX_LEASE_S, required=False)
+    guidelines = serializers.CharField(
+        max_length=MAX_GUIDELINES,
+        allow_blank=True,
+        required=False,
+        trim_whitespace=False,
+        help_text="Another text becomes the next version",
+    )
+
+
+class ProjectIn(ProjectPatch):
+    """Fields with defaults may be left out; a new project is open."""
+
+    slug = serializers.SlugField(max_length=50, help_text="Short name, unique in the workspace")
+    name = serializers.CharField(max_length=120)
+    state = None  # type: ignore[assignment]
+
+
+class Projects(Endpoint):
+    roles = READERS
+
+    class Query(Strict):
+        state = serializers.ChoiceField(Project.State.choices, required=False)
+
+    @describe(
+        "list_projects",
+        "The projects of the workspace (annotators: the open ones)",
+        gives=ProjectOut(many=True),
+        query=Query,
+    )
+    def get(self, request: Request) -> Response:
+        rows = projects_for(self.membership).filter(**self.filters(self.Query))
+        return self.page(rows, ProjectOut)
+
+    @describe(
+        "create_project", "Make a project", body=ProjectIn, gives=ProjectOut, status=201,
+        problems=[409],
+    )  # fmt: skip
+    def post(self, request: Request) -> Response:
+        made = create_project(workspace=self.workspace, actor=self.person, **self.body(ProjectIn))
+        return Response(shown(self, made.slug), status=status.HTTP_201_CREATED)
+
+
+class OneProject(Endpoint):
+    roles = READERS
+
+    @describe("get_project", "One project", gives=ProjectOut, problems=[404])
+    def get(self, request: Request, slug: str) -> Response:
+        return Response(shown(self, slug))
+
+    @describe(
+        "update_project", "Change a project's settings", body=ProjectPatch, gives=ProjectOut,
+        problems=[404, 409],
+    )  # fmt: skip
+    def patch(self, request: Request, slug: str) -> Response:
+        update_project(
+            project=self.find(Project.objects.all(), slug=slug), **self.body(ProjectPatch)
+        )
+        return Response(shown(self, slug))
+
+
+def shown(endpoint: Endpoint, slug: str) -> Any:
+    return ProjectOut(endpoint.find(projects_for(endpoint.membership), slug=slug)).data
+
+
+class ProgressOut(serializers.Serializer[Any]):
+    comparisons = serializers.IntegerField()
+    complete = serializers.IntegerField(help_text="Comparisons that need nobody any more")
+    judgments = serializers.IntegerField()
+    open_slots = serializers.IntegerField(help_text="Judgments still wanted and not leased")
+    live_leases = serializers.IntegerField()
+
+
+class ProjectProgress(Endpoint):
+    @describe("get_progress", "How far the queue is", gives=ProgressOut, problems=[404])
+    def get(self, request: Request, slug: str) -> Response:
+        project = self.find(Project.objects.all(), slug=slug)
+        return Response(ProgressOut(queue_progress(project=project)).data)
+
+
+class ShareOut(serializers.Serializer[Any]):
+    left = serializers.FloatField(allow_null=True, help_text="null while n is 0")
+    n = serializers.IntegerField()
+    low = serializers.FloatField()
+    high = serializers.FloatField()
+
+
+class AgreementOut(serializers.Serializer[Any]):
+    alpha = serializers.FloatField(allow_null=True, help_text="Krippendorff's; null with a reason")
+    low = serializers.FloatField(allow_null=True)
+    high = serializers.FloatField(allow_null=True)
+    n_comparisons = serializers.IntegerField()
+    n_judgments = serializers.IntegerField()
+    n_annotators = serializers.IntegerField()
+    reason = serializers.CharField(allow_blank=True)
+    left_share = ShareOut(help_text="How often the left answer was preferred")
+
+
+class ProjectAgreement(Endpoint):
+    @describe("get_agreement", "Can the labels be trusted?", gives=AgreementOut, problems=[404])
+    def get(self, request: Request, slug: str) -> Response:
+        project = self.find(Project.objects.all(), slug=slug)
+        found = {
+            **vars(project_agreement(project=project)),
+            "left_share": position_share(project=project),
+        }
+        return Response(AgreementOut(found).data)
+
+
+class PaceOut(serializers.Serializer[Any]):
+    annotator = serializers.CharField()
+    judgments = serializers.IntegerField()
+    active_s = serializers.FloatField()
+    judgments_per_hour = serializers.FloatField(allow_null=True)
+    median_active_s = serializers.FloatField(allow_null=True)
+
+
+class PacesOut(serializers.Serializer[Any]):
+    results = PaceOut(many=True)
+
+
+class ProjectThroughput(Endpoint):
+    @describe("get_throughput", "Who judges how fast", gives=PacesOut, problems=[404])
+    def get(self, request: Request, slug: str) -> Response:
+        project = self.find(Project.objects.all(), slug=slug)
+        return Response(PacesOut({"results": annotator_throughput(project=project)}).data)

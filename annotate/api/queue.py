@@ -1,0 +1,185 @@
+"""The annotator's queue: get one, answer it, and have the next one in the same breath.
+
+Nothing here tells which response is A, who or what wrote it, or what others said.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotate.errors import ProjectClosed
+from annotate.models import Annotator, Assignment, Judgment, Project
+from annotate.services.judging import (
+    MAX_KEY,
+    MAX_RATIONALE,
+    SCREEN_ANSWERS,
+    submit_judgment,
+    to_screen,
+    undo_judgment,
+)
+from annotate.services.serving import annotator_for, next_assignment, skip_assignment
+from rlhf_platform.accounts.api.description import describe
+from rlhf_platform.accounts.api.endpoint import Endpoint, Nothing, Strict
+from rlhf_platform.accounts.models import Role
+
+SHOWN_ANSWERS = [(answer, answer) for answer in SCREEN_ANSWERS]
+
+
+class MessageOut(serializers.Serializer[Any]):
+    role = serializers.CharField()
+    content = serializers.CharField(allow_blank=True)
+
+
+class AssignmentOut(serializers.Serializer[Any]):
+    """What the person sees; texts of models are data, never markup to trust."""
+
+    id = serializers.IntegerField()
+    project = serializers.CharField(source="comparison.project.slug")
+    expires_at = serializers.DateTimeField()
+    prompt = MessageOut(many=True, source="comparison.prompt.messages")
+    left = serializers.SerializerMethodField()
+    right = serializers.SerializerMethodField()
+    answers = serializers.SerializerMethodField()
+    guideline_version = serializers.IntegerField(source="guideline.version", allow_null=True)
+
+    def get_left(self, assignment: Assignment) -> str:
+        pair = assignment.comparison
+        return (pair.response_b if assignment.swapped else pair.response_a).text
+
+    def get_right(self, assignment: Assignment) -> str:
+        pair = assignment.comparison
+        return (pair.response_a if assignment.swapped else pair.response_b).text
+
+    def get_answers(self, assignment: Assignment) -> list[str]:
+        """The answers this project takes."""
+        project = assignment.comparison.project
+        left_out = {"tie": not project.allow_tie, "both_bad": not project.allow_both_bad}
+        return [answer for answer in SCREEN_ANSWERS if not left_out.get(answer)]
+
+
+class JudgmentIn(Strict):
+    answer = serializers.ChoiceField(SHOWN_ANSWERS, help_text="left and right as they were served")
+    idempotency_key = serializers.CharField(
+        max_length=MAX_KEY, help_text="Made before the first send; the same again stores nothing"
+    )
+    active_ms = serializers.IntegerField(
+        min_value=0, max_value=2**31 - 1, required=False, allow_null=True
+    )
+    rationale = serializers.CharField(max_length=MAX_RATIONALE, allow_blank=True, default="")
+
+
+class JudgmentOut(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    assignment = serializers.IntegerField(source="assignment_id")
+    answer = serializers.SerializerMethodField()
+    rationale = serializers.CharField(allow_blank=True)
+    active_ms = serializers.IntegerField(allow_null=True)
+    created_at = serializers.DateTimeField()
+
+    def get_answer(self, judgment: Judgment) -> str:
+        return to_screen(judgment)
+
+
+class NextOut(serializers.Serializer[Any]):
+    next = AssignmentOut(allow_null=True, help_text="null when nothing is left")
+
+
+class JudgedOut(NextOut):
+    judgment = JudgmentOut()
+
+
+class UndoIn(Strict):
+    idempotency_key = serializers.CharField(max_length=MAX_KEY)
+
+
+class QueueEndpoint(Endpoint):
+    role = Role.ANNOTATOR
+
+    def annotator(self) -> Annotator:
+        return annotator_for(user=self.person, workspace=self.workspace)
+
+    def mine(self, pk: int) -> Assignment:
+        """An assignment of this person; anybody else's is not found."""
+        rows = Assignment.objects.filter(annotator__user=self.person)
+        return self.find(rows.select_related("comparison__project__workspace"), pk=pk)
+
+    def upcoming(self, project: Project, annotator: Annotator) -> Assignment | None:
+        """What comes next; a project that was closed meanwhile has nothing."""
+        try:
+            return next_assignment(project=project, annotator=annotator)
+        except ProjectClosed:
+            return None
+
+
+class Next(QueueEndpoint):
+    @describe(
+        "serve_next",
+        "Lease the next comparison: the one you hold, or another",
+        body=Nothing,
+        gives=AssignmentOut,
+        also={204: None},
+        problems=[404, 409],
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        self.body(Nothing)
+        project = self.find(Project.objects.all(), slug=slug)
+        found = next_assignment(project=project, annotator=self.annotator())
+        if found is None:
+            return Response(status=status.HTTP_204_NO_CONTENT)
+        return Response(AssignmentOut(found).data)
+
+
+class Judging(QueueEndpoint):
+    @describe(
+        "submit_judgment",
+        "Store an answer and lease the next comparison",
+        body=JudgmentIn,
+        gives=JudgedOut,
+        status=201,
+        also={200: JudgedOut},
+        problems=[404, 409],
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        assignment, asked = self.mine(pk), self.body(JudgmentIn)
+        annotator = self.annotator()
+        repeat = Judgment.objects.filter(
+            annotator=annotator, idempotency_key=asked["idempotency_key"]
+        ).exists()
+        judgment = submit_judgment(assignment=assignment, annotator=annotator, **asked)
+        upcoming = self.upcoming(assignment.comparison.project, annotator)
+        answer = JudgedOut({"judgment": judgment, "next": upcoming})
+        return Response(answer.data, status=200 if repeat else 201)
+
+
+class Skip(QueueEndpoint):
+    @describe(
+        "skip_assignment",
+        "Put a comparison aside for good and lease the next one",
+        body=Nothing,
+        gives=NextOut,
+        problems=[404, 409],
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        self.body(Nothing)
+        assignment, annotator = self.mine(pk), self.annotator()
+        skip_assignment(assignment=assignment, annotator=annotator)
+        upcoming = self.upcoming(assignment.comparison.project, annotator)
+        return Response(NextOut({"next": upcoming}).data)
+
+
+class Undo(QueueEndpoint):
+    @describe(
+        "undo_judgment",
+        "Take your last judgment back, within ten minutes: its comparison is yours again",
+        body=UndoIn,
+        gives=AssignmentOut,
+        problems=[404, 409],
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        project = self.find(Project.objects.all(), slug=slug)
+        again = undo_judgment(project=project, annotator=self.annotator(), **self.body(UndoIn))
+        return Response(AssignmentOut(again).data)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from annotate.api import imports, projects, prompts, queue, snapshots
+
+api_urlpatterns = [
+    path("projects", projects.Projects.as_view()),
+    path("projects/<slug:slug>", projects.OneProject.as_view()),
+    path("projects/<slug:slug>/progress", projects.ProjectProgress.as_view()),
+    path("projects/<slug:slug>/agreement", projects.ProjectAgreement.as_view()),
+    path("projects/<slug:slug>/throughput", projects.ProjectThroughput.as_view()),
+    path("projects/<slug:slug>/imports", imports.Imports.as_view()),
+    path("projects/<slug:slug>/next", queue.Next.as_view()),
+    path("projects/<slug:slug>/undo", queue.Undo.as_view()),
+    path("projects/<slug:slug>/snapshots", snapshots.Snapshots.as_view()),
+    path("assignments/<int:pk>/judgment", queue.Judging.as_view()),
+    path("assignments/<int:pk>/skip", queue.Skip.as_view()),
+    path("prompt-sets", prompts.PromptSets.as_view()),
+    path("snapshots/<int:pk>", snapshots.OneSnapshot.as_view()),
+    path("snapshots/<int:pk>/rows", snapshots.SnapshotRows.as_view()),
+]

@@ -1,0 +1,144 @@
+"""Runs: where they stand, what they report, and how their metrics move."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from rlhf_platform.accounts.api.description import describe
+from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
+from training.models import Job, Run, RunEvent
+from training.selectors.events import Cursor, events_after, run_series, without_our_paths
+from training.selectors.runs import run_progress
+
+
+class RunOut(serializers.ModelSerializer[Run]):
+    round = serializers.IntegerField(source="round_id", allow_null=True)
+    version = serializers.IntegerField(source="version_id")
+    output = serializers.IntegerField(source="output_id", allow_null=True)
+    state = serializers.ChoiceField(Job.State.choices, source="job.state")
+    attempts = serializers.IntegerField(source="job.attempts")
+    reason = serializers.CharField(source="job.reason", allow_blank=True)
+    detail = serializers.CharField(source="job.detail", allow_blank=True)
+    started_at = serializers.DateTimeField(source="job.started_at", allow_null=True)
+    finished_at = serializers.DateTimeField(source="job.finished_at", allow_null=True)
+    step = serializers.SerializerMethodField()
+    total_steps = serializers.SerializerMethodField()
+    config = serializers.SerializerMethodField(help_text="The engine's, as it was run")
+    result = serializers.SerializerMethodField(help_text="null until it ended")
+
+    class Meta:
+        model = Run
+        fields = (
+            "id", "round", "stage", "method", "version", "output", "state", "attempts", "reason",
+            "detail", "step", "total_steps", "config", "result", "created_at", "started_at",
+            "finished_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def to_representation(self, run: Run) -> dict[str, Any]:
+        self._step, self._total_steps = run_progress(run)
+        return super().to_representation(run)
+
+    def get_step(self, run: Run) -> int:
+        return self._step
+
+    def get_total_steps(self, run: Run) -> int:
+        return self._total_steps
+
+    def get_config(self, run: Run) -> dict[str, Any]:
+        return without_our_paths(run.config)
+
+    def get_result(self, run: Run) -> dict[str, Any] | None:
+        return without_our_paths(run.result)
+
+
+class EventOut(serializers.ModelSerializer[RunEvent]):
+    body = serializers.SerializerMethodField()
+
+    class Meta:
+        model = RunEvent
+        fields = ("attempt", "seq", "kind", "at", "body")
+        read_only_fields = fields
+
+    def get_body(self, event: RunEvent) -> dict[str, Any]:
+        return without_our_paths(event.body)
+
+
+class EventsOut(serializers.Serializer[Any]):
+    results = EventOut(many=True)
+    next = serializers.CharField(help_text="Send it as `after` next time")
+    more = serializers.BooleanField(help_text="More are there already; no need to wait")
+
+
+class PointOut(serializers.Serializer[Any]):
+    step = serializers.IntegerField()
+    value = serializers.FloatField(allow_null=True, help_text="null where it was no finite number")
+
+
+class SeriesOut(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    meaning = serializers.CharField(allow_blank=True)
+    points = PointOut(many=True)
+
+
+class MetricsOut(serializers.Serializer[Any]):
+    results = SeriesOut(many=True)
+
+
+def run_of(endpoint: Endpoint, pk: int) -> Run:
+    return endpoint.find(Run.objects.select_related("job"), pk=pk)
+
+
+class OneRun(Endpoint):
+    @describe("get_run", "One run", gives=RunOut, problems=[404])
+    def get(self, request: Request, pk: int) -> Response:
+        return Response(RunOut(run_of(self, pk)).data)
+
+
+class RunEvents(Endpoint):
+    class Query(Strict):
+        after = serializers.RegexField(
+            re.compile(r"^[0-9]{1,9}\.[0-9]{1,9}\Z"),
+            default="0.0",
+            help_text="ATTEMPT.SEQ of the last event that you have; the beginning by default",
+        )
+        limit = serializers.IntegerField(min_value=1, max_value=1000, default=200)
+
+    @describe(
+        "list_run_events", "Events after a cursor, oldest first", gives=EventsOut, query=Query,
+        problems=[404],
+    )  # fmt: skip
+    def get(self, request: Request, pk: int) -> Response:
+        asked = self.query(self.Query)
+        attempt, _, seq = asked["after"].partition(".")
+        cursor = Cursor(int(attempt), int(seq))
+        events, more = events_after(run_of(self, pk), cursor, limit=asked["limit"])
+        if events:
+            cursor = Cursor(events[-1].attempt, events[-1].seq)
+        answer = EventsOut({"results": events, "next": str(cursor), "more": more})
+        return Response(answer.data)
+
+
+class RunMetrics(Endpoint):
+    class Query(Strict):
+        name = serializers.CharField(max_length=60, required=False, help_text="This one alone")
+
+    @describe(
+        "get_run_metrics", "Every metric by step", gives=MetricsOut, query=Query, problems=[404]
+    )
+    def get(self, request: Request, pk: int) -> Response:
+        asked = self.query(self.Query)
+        results = [
+            {
+                "name": series.name,
+                "meaning": series.meaning,
+                "points": [{"step": step, "value": value} for step, value in series.points],
+            }
+            for series in run_series(run_of(self, pk), **asked)
+        ]
+        return Response(MetricsOut({"results": results}).data)

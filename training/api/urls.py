@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from training.api import rounds, runs, sampling, versions
+
+api_urlpatterns = [
+    path("rounds", rounds.Rounds.as_view()),
+    path("rounds/<int:pk>", rounds.OneRound.as_view()),
+    path("rounds/<int:pk>/progress", rounds.RoundProgress.as_view()),
+    path("rounds/<int:pk>/cancel", rounds.Cancel.as_view()),
+    path("rounds/<int:pk>/retry", rounds.Retry.as_view()),
+    path("rounds/<int:pk>/promote", rounds.Promote.as_view()),
+    path("rounds/<int:pk>/reject", rounds.Reject.as_view()),
+    path("runs/<int:pk>", runs.OneRun.as_view()),
+    path("runs/<int:pk>/events", runs.RunEvents.as_view()),
+    path("runs/<int:pk>/metrics", runs.RunMetrics.as_view()),
+    path("samplings", sampling.Samplings.as_view()),
+    path("versions", versions.Versions.as_view()),
+    path("versions/<int:pk>", versions.OneVersion.as_view()),
+]
