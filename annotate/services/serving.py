@@ -81,10 +81,13 @@ def release(*, assignment_id: int, comparison_id: int, to: str, overdue: bool = 
 
 
 def expire_leases(*, project: Project) -> int:
-    """Give the places of overdue leases back; returns how many were overdue."""
+    """Give the places of overdue leases back, in all projects of the workspace (by one index).
+
+    Returns how many were overdue, EXPIRE_AT_ONCE at most.
+    """
     overdue = (
         Assignment.objects.filter(
-            comparison__project=project, state=State.LEASED, expires_at__lte=Now()
+            workspace=project.workspace_id, state=State.LEASED, expires_at__lte=Now()
         )
         .order_by("expires_at")
         .values_list("pk", "comparison_id")[:EXPIRE_AT_ONCE]

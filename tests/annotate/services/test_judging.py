@@ -14,7 +14,7 @@ from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.serving import expire_leases, next_assignment, skip_assignment
 from tests.annotate.services.crowd import in_parallel
 from tests.annotate.services.leases import lease, overlap_holds, run_out
-from tests.factories import make_annotator, make_comparison, make_project
+from tests.factories import make_annotator, make_comparison, make_judgment, make_project
 from tests.people import People, make_people
 
 
@@ -61,8 +61,9 @@ def test_undo_appends_and_gives_the_comparison_back(people: People) -> None:
 def test_old_judgments_cannot_be_undone(people: People) -> None:
     comparison = make_comparison(make_project(people.workspace))
     bob, assignment = lease(people, comparison)
-    submit_judgment(assignment=assignment, annotator=bob, answer="tie", idempotency_key="k")
-    Judgment.objects.update(created_at=timezone.now() - timedelta(minutes=11))
+    eleven_minutes_ago = timezone.now() - timedelta(minutes=11)
+    make_judgment(comparison, bob, assignment=assignment, created_at=eleven_minutes_ago)
+    Assignment.objects.filter(pk=assignment.pk).update(state=Assignment.State.JUDGED)
     with pytest.raises(NothingToUndo):
         undo_judgment(project=comparison.project, annotator=bob, idempotency_key="u")
 
