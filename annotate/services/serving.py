@@ -26,6 +26,7 @@ from django.db.models.functions import Now
 from annotate.errors import LeaseLost, ProjectClosed
 from annotate.models import Annotator, Assignment, Comparison, Guideline, Judgment, Project
 from annotate.models.comparisons import ResponseOrigin
+from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
 
 State = Assignment.State
@@ -123,6 +124,7 @@ def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
 
     Raises ProjectClosed for a paused or closed project.
     """
+    check_one_workspace(project, annotator)
     if project.state != Project.State.OPEN:
         raise ProjectClosed(f"{project} is {project.get_state_display().lower()} at the moment")
     held = live_assignment(project=project, annotator=annotator)
