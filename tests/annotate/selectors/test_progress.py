@@ -27,7 +27,7 @@ def test_the_queue_of_a_project(
             expires_at=timezone.now() + timedelta(minutes=minutes),
         )
     make_judgment(done, bob)
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         progress = queue_progress(project=project)
     assert (progress.comparisons, progress.judgments) == (4, 1)
     # A lease that has run out counts until somebody asks for more and it is taken back.

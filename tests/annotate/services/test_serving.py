@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from annotate.errors import LeaseLost, ProjectClosed
+from annotate.errors import AnnotateError, LeaseLost, ProjectClosed
 from annotate.models import Assignment, Judgment, ResponseOrigin
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.serving import (
@@ -177,6 +177,9 @@ def test_another_project_or_workspace_serves_nothing_of_this_one(people: People)
     assert next_assignment(project=other, annotator=bob) is None
     theirs = make_project(people.elsewhere)
     assert next_assignment(project=theirs, annotator=charlie) is None
+    for project, annotator in ((other, charlie), (theirs, bob)):
+        with pytest.raises(AnnotateError, match="different workspaces: project, annotator"):
+            next_assignment(project=project, annotator=annotator)
 
 
 only_postgres = pytest.mark.skipif(
