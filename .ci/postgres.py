@@ -9,7 +9,7 @@ import sys
 import psycopg
 
 URL = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
-FOLDERS = ["tests/accounts", "tests/annotate", "tests/training"]
+FOLDERS = ["tests/accounts", "tests/annotate", "tests/contracts", "tests/training"]
 
 
 def main() -> int:

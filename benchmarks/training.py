@@ -117,7 +117,9 @@ def train_ours(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     pairs = encode_pairs(base, rows, checked.data, RunDir(probe).events, "train")
     packing = Packing(checked.row_budget, shared=True)
     logps = response_logps(base, [pair.tree for pair in pairs], packing)
-    tokens = [list(pair.tree.prompt + branch.tokens) for pair in pairs for branch in pair.branches]
+    tokens = [
+        list(pair.tree.prompt + branch.tokens) for pair in pairs for branch in pair.tree.branches
+    ]
     return {"seconds": seconds, "logps": logps.tolist(), "tokens": tokens}
 
 

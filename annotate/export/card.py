@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from annotate.models import Snapshot
-from annotate.selectors.quality import project_agreement
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LABELS = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M")
@@ -16,23 +17,24 @@ def size_category(n: int) -> str:
     return "n>1M"
 
 
+def agreement_of(found: dict[str, Any] | None) -> str:
+    """What was measured when the judgments were aggregated: a frozen card does not move."""
+    if found is None or found["alpha"] is None:
+        return f"not available: {found['reason'] if found else 'it was not measured'}"
+    interval = found["reason"]
+    if found["low"] is not None:
+        interval = f"95 % interval {found['low']:.3f} to {found['high']:.3f}, clustered by prompt"
+    return (
+        f"{found['alpha']:.3f} [{interval}], {found['n_judgments']} judgments of "
+        f"{found['n_annotators']} annotators on {found['n_comparisons']} comparisons"
+    )
+
+
 def dataset_card(snapshot: Snapshot, format: str) -> str:
     """Markdown with the YAML head that the Hub and `datasets` read."""
     n = snapshot.n_train + snapshot.n_test
     suffix = "-*.parquet" if format == "parquet" else ".jsonl"
-    agreement = project_agreement(project=snapshot.project)
-    if agreement.alpha is None:
-        trust = f"not available: {agreement.reason}"
-    else:
-        interval = (
-            f" [95 % interval {agreement.low:.3f} to {agreement.high:.3f}, clustered by prompt]"
-            if agreement.low is not None and agreement.high is not None
-            else ""
-        )
-        trust = (
-            f"{agreement.alpha:.3f}{interval}, {agreement.n_judgments} judgments of "
-            f"{agreement.n_annotators} annotators on {agreement.n_comparisons} comparisons"
-        )
+    trust = agreement_of(snapshot.summary["aggregated"].get("agreement"))
     left_out = snapshot.summary.get("left_out", {})
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())) or "none"
     belief = snapshot.rule["belief"]
@@ -80,6 +82,17 @@ No row names an annotator or holds what one wrote.
 from datasets import load_dataset
 
 preferences = load_dataset("PATH_OR_REPO")  # TRL's DPOTrainer and RewardTrainer take it as it is
+```
+
+## Checking the hash
+```python
+import hashlib, json
+from datasets import load_dataset
+
+rows = [row for split in load_dataset("PATH_OR_REPO").values() for row in split]
+lines = [json.dumps(r, ensure_ascii=False, sort_keys=True, separators=(",", ":")) for r in rows]
+lines.sort(key=lambda line: hashlib.sha256(line.encode()).digest())
+print(hashlib.sha256("".join(line + "\\n" for line in lines).encode()).hexdigest())
 ```
 
 Check the licences of the prompts and responses before you publish: the platform does not know them.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,11 @@ from annotate.models import Snapshot, SnapshotRow
 FORMATS = ("parquet", "jsonl")
 #: A folder that holds this file is an export of ours and may be written again.
 MARK = "snapshot.json"
+DATA_FILES = [
+    f"data/{split}{ending}"
+    for split in SnapshotRow.Split.values
+    for ending in (".jsonl", "-00000-of-00001.parquet")
+]
 
 
 def snapshot_lines(*, snapshot: Snapshot, split: str | None = None) -> Iterator[str]:
@@ -37,17 +41,12 @@ def export_snapshot(*, snapshot: Snapshot, folder: Path, format: str = "parquet"
     if format not in FORMATS:
         raise AnnotateError(f"format {format!r} is none of {', '.join(FORMATS)}")
     folder = folder.expanduser().resolve()
-    if folder.exists() and not folder.is_dir():
-        raise AnnotateError(f"{folder} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
-        raise AnnotateError(f"{folder} holds other files; name a new or empty folder")
+    check_replaceable(folder)
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
         (beside / "data").mkdir(parents=True)
         write_folder(snapshot, beside, format)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(beside, folder)
+        put_in_place(beside, folder)
     except OSError as error:
         raise AnnotateError(
             f"{folder} could not be written ({error.strerror or error}); nothing was left behind"
@@ -57,14 +56,43 @@ def export_snapshot(*, snapshot: Snapshot, folder: Path, format: str = "parquet"
     return folder
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raise AnnotateError unless the folder is new, empty, or an export and nothing else."""
+    if folder.exists() and not folder.is_dir():
+        raise AnnotateError(f"{folder} is a file; name a folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    strange = sorted(found - {"README.md", MARK, "data", *DATA_FILES})
+    if strange or MARK not in found:
+        named = f" ({strange[0]})" if strange else ""
+        raise AnnotateError(f"{folder} holds other files{named}; name a new or empty folder")
+
+
+def put_in_place(beside: Path, folder: Path) -> None:
+    """Rename; an earlier export steps aside first, and comes back if the rename fails."""
+    if not folder.exists():
+        beside.rename(folder)
+        return
+    aside = beside.with_name(f"{beside.name}.old")
+    folder.rename(aside)
+    try:
+        beside.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside)
+
+
 def write_folder(snapshot: Snapshot, folder: Path, format: str) -> None:
     for split in SnapshotRow.Split.values:
-        rows = [json.loads(line) for line in snapshot_lines(snapshot=snapshot, split=split)]
+        lines = snapshot_lines(snapshot=snapshot, split=split)
         if format == "jsonl":
             path = folder / "data" / f"{split}.jsonl"
             with path.open("w", encoding="utf-8", newline="\n") as handle:
-                handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                handle.writelines(f"{line}\n" for line in lines)
         else:
+            rows = [json.loads(line) for line in lines]
             write_parquet(rows, folder / "data" / f"{split}-00000-of-00001.parquet")
     (folder / "README.md").write_text(dataset_card(snapshot, format), encoding="utf-8")
     mark = {"sha256": snapshot.sha256, "number": snapshot.number, "format": format}
@@ -89,4 +117,5 @@ def write_parquet(rows: list[dict[str, object]], path: Path) -> None:
         ]
     )
     table = pyarrow.Table.from_pylist(rows, schema=schema)
-    pyarrow.parquet.write_table(table, path, compression="zstd", version="2.6")
+    with path.open("wb") as handle:  # a full disk is then an OSError, and says so
+        pyarrow.parquet.write_table(table, handle, compression="zstd", version="2.6")

@@ -1,7 +1,8 @@
-"""Anthropic's HH-RLHF: two whole transcripts, `{"chosen": "\\n\\nHuman: …", "rejected": …}`.
+r"""Anthropic's HH-RLHF: two whole transcripts, `{"chosen": "\n\nHuman: …", "rejected": …}`.
 
-Turns start with a blank line and "Human:" or "Assistant:". The prompt is what both texts share
-up to the last assistant turn; the responses are what follows it.
+Turns start with a blank line and "Human:" or "Assistant:"; turns of one side in a row (real rows
+have them) are one message. The prompt is what both transcripts share up to the last assistant turn,
+never the longest common text: one answer may be the beginning of the other, or empty.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from typing import Any
 
 from annotate.formats.canonical import Messages, text_problem
-from annotate.formats.records import PairRecord, SourceJudgment, Unusable
+from annotate.formats.records import PairRecord, SourceJudgment, Unusable, check_different
 
 #: One crowd worker judged each pair; which one was not published.
 ANNOTATOR = "hh-rlhf:crowd"
@@ -31,17 +32,14 @@ def read(row: dict[str, Any], line: int) -> PairRecord:
             raise Unusable(problem)
     if row["chosen"] == row["rejected"]:
         raise Unusable("the two transcripts are identical")
-    chosen, rejected = turns(row["chosen"]), turns(row["rejected"])
+    chosen, rejected = turns(row["chosen"], "chosen"), turns(row["rejected"], "rejected")
     for side, transcript in (("chosen", chosen), ("rejected", rejected)):
-        if len(transcript) < 2 or transcript[-1]["role"] != "assistant":
-            raise Unusable(f"{side} does not end with an assistant turn")
-    if len(chosen) != len(rejected):
-        raise Unusable("one transcript is longer: they are not two answers to one prompt")
+        if transcript[-1]["role"] != "assistant":
+            raise Unusable(f"{side} does not end with an assistant turn, so it holds no answer")
     if chosen[:-1] != rejected[:-1]:
-        raise Unusable("the transcripts differ before the last assistant turn")
+        raise Unusable("the transcripts differ before the last assistant turn: two prompts")
     first, second = chosen[-1]["content"], rejected[-1]["content"]
-    if first == second:
-        raise Unusable("the two answers are the same text")
+    check_different(first, second)
     return PairRecord(
         line=line,
         messages=chosen[:-1],
@@ -52,12 +50,16 @@ def read(row: dict[str, Any], line: int) -> PairRecord:
     )
 
 
-def turns(transcript: str) -> Messages:
-    """The transcript as messages. Text before the first turn makes it unusable."""
+def turns(transcript: str, side: str) -> Messages:
+    """The transcript as messages, which alternate. Raises Unusable for what is none."""
+    if not transcript.startswith("\n\nHuman:"):
+        raise Unusable(f'{side} is no transcript: it does not begin with a blank line and "Human:"')
     parts = TURN.split(transcript)
-    if parts[0].strip():
-        raise Unusable('the transcript does not start with "\\n\\nHuman:"')
-    return [
-        {"role": ROLE[speaker], "content": text.strip()}
-        for speaker, text in zip(parts[1::2], parts[2::2], strict=True)
-    ]
+    messages: Messages = []
+    for speaker, text in zip(parts[1::2], parts[2::2], strict=True):
+        role, content = ROLE[speaker], text.strip()
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"] += f"\n\n{content}"
+        else:
+            messages.append({"role": role, "content": content})
+    return messages

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from annotate.formats.canonical import text_problem
-from annotate.formats.records import PairRecord, SourceJudgment, Unusable
+from annotate.formats.canonical import shown, text_problem
+from annotate.formats.records import PairRecord, SourceJudgment, Unusable, check_different
 
 #: 0: similar, 1: the first is better, 2: the second is.
 ANSWERS = {0: "tie", 1: "first", 2: "second"}
@@ -19,7 +19,8 @@ def recognises(row: dict[str, Any]) -> bool:
 def read(row: dict[str, Any], line: int) -> PairRecord:
     """One row as a pair with three judgments. Raises Unusable."""
     for name in ("instruction", "input", "response1", "response2"):
-        problem = text_problem(row.get(name, "" if name == "input" else None), name)
+        given = row.get(name)
+        problem = text_problem("" if name == "input" and given is None else given, name)
         if problem:
             raise Unusable(problem)
     if not row["instruction"].strip():
@@ -27,18 +28,19 @@ def read(row: dict[str, Any], line: int) -> PairRecord:
     judgments = []
     for person in PEOPLE:
         value = row.get(person)
-        if isinstance(value, bool) or value not in ANSWERS:
-            raise Unusable(f"{person} is {value!r}; 0, 1 or 2 was expected")
+        # True equals 1 in Python, and is no answer of a person.
+        if type(value) not in (int, float) or value not in ANSWERS:
+            raise Unusable(f"{person} is {shown(value)}; 0, 1 or 2 was expected")
         judgments.append(SourceJudgment(f"pandalm:{person}", ANSWERS[value]))
-    if row["response1"] == row["response2"]:
-        raise Unusable("the two responses are the same text")
+    check_different(row["response1"], row["response2"])
+    number = row.get("idx")
     return PairRecord(
         line=line,
         messages=[{"role": "user", "content": instruction_text(row)}],
         first=row["response1"],
         second=row["response2"],
         judgments=judgments,
-        reference=f"pandalm:{row.get('idx', line)}",
+        reference=f"pandalm:{number if isinstance(number, int) else line}",
     )
 
 

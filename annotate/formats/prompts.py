@@ -6,48 +6,54 @@ from pathlib import Path
 from typing import Any
 
 from annotate.errors import BadRow, ImportRefused
-from annotate.formats.canonical import Messages
+from annotate.formats.canonical import Messages, asks_nothing
 from annotate.formats.pandalm import instruction_text
-from annotate.formats.reading import read_rows, read_text
+from annotate.formats.reading import read_lines, read_rows
 from annotate.formats.records import Unusable
-from annotate.formats.trl import as_messages
+from annotate.formats.trl import as_messages, text
 
 
 def read_prompts(path: Path) -> tuple[list[Messages], list[BadRow]]:
     """Every prompt of a file, or why its row has none. Raises NotFound or ImportRefused."""
     prompts: list[Messages] = []
     bad: list[BadRow] = []
-    if path.suffix == ".txt" and path.is_file():
-        lines = [line.strip() for line in read_text(path).split("\n")]
-        return [[{"role": "user", "content": line}] for line in lines if line], []
-    for line, row in read_rows(path):
+    plain = path.name.endswith((".txt", ".txt.gz"))
+    for line, row in read_lines(path) if plain else read_rows(path):
         if isinstance(row, BadRow):
             bad.append(row)
-            continue
-        try:
-            prompts.append(one_prompt(row))
-        except Unusable as reason:
-            bad.append(BadRow(line, str(reason)))
+        elif not isinstance(row, str) or row.strip():
+            try:
+                prompts.append(one_prompt(row.strip() if isinstance(row, str) else row))
+            except Unusable as reason:
+                bad.append(BadRow(line, str(reason)))
     if not prompts and not bad:
-        raise ImportRefused(f"{path} is empty")
+        raise ImportRefused(f"{path} holds no prompts")
     return prompts, bad
 
 
-def one_prompt(row: dict[str, Any]) -> Messages:
-    if "prompt" in row:
+def one_prompt(row: str | dict[str, Any]) -> Messages:
+    """A line of plain text or a row as a conversation that waits for an answer."""
+    if isinstance(row, str):
+        messages = as_messages(row, "the line")
+    elif row.get("prompt") is not None:
         messages = as_messages(row["prompt"], "prompt")
-    elif isinstance(row.get("instruction"), str):
-        instances = row.get("instances") or [{}]
-        text = instruction_text({"input": row.get("input"), **instances[0], **row_head(row)})
-        messages = as_messages(text, "instruction")
+    elif row.get("instruction") is not None:
+        parts = {
+            "instruction": text(row["instruction"], "instruction"),
+            "input": text(input_of(row), "input"),
+        }
+        messages = as_messages(instruction_text(parts), "instruction")
     else:
         raise Unusable("neither prompt nor instruction is there")
-    if messages[-1]["role"] == "assistant":
-        raise Unusable("the prompt ends with an assistant message")
-    if not messages[-1]["content"].strip():
-        raise Unusable("the prompt is empty")
+    problem = asks_nothing(messages, "the prompt")
+    if problem:
+        raise Unusable(problem)
     return messages
 
 
-def row_head(row: dict[str, Any]) -> dict[str, Any]:
-    return {"instruction": row["instruction"]}
+def input_of(row: dict[str, Any]) -> Any:
+    """What an instruction is about; self-instruct's files keep it in the first instance."""
+    instances = row.get("instances")
+    if isinstance(instances, list) and instances and isinstance(instances[0], dict):
+        return instances[0].get("input") or ""
+    return row.get("input") or ""

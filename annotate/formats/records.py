@@ -29,3 +29,9 @@ class PairRecord:
     second: str
     judgments: list[SourceJudgment] = field(default_factory=list)
     reference: str = ""
+
+
+def check_different(first: str, second: str) -> None:
+    """Raise Unusable where there is nothing to choose between."""
+    if first == second:
+        raise Unusable("the two answers are the same text")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 from django.db import OperationalError, ProgrammingError
 
-from annotate.errors import AnnotateError
+from annotate.errors import AnnotateError, BadRow
 
 DEFAULT_WORKSPACE = "main"
 
@@ -34,3 +35,11 @@ class FriendlyCommand(BaseCommand):
 
     def work(self, **options: Any) -> None:
         raise CommandError(f"{type(self).__module__} has nothing to do")
+
+
+def list_rows(out: OutputWrapper, title: str, rows: Sequence[BadRow]) -> None:
+    """Every row that an import did not take; nothing where it took all."""
+    if rows:
+        out.write(f"{title}: {len(rows)} rows")
+        for row in rows:
+            out.write(f"  {row}")

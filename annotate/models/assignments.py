@@ -50,7 +50,7 @@ class Assignment(models.Model):
         ]
         indexes = [
             models.Index(
-                fields=["expires_at"],
+                fields=["workspace", "expires_at"],
                 condition=models.Q(state="leased"),
                 name="assignment_live_leases",
             ),

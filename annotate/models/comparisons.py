@@ -83,7 +83,11 @@ class Comparison(models.Model):
         OLD_NEW = "old_new", "Old against new policy"
 
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="comparisons")
+    #: Without an index of its own, which SQLite would prefer to the partial one below; the unique
+    #: constraint's index begins with the project anyway.
+    project = models.ForeignKey(
+        Project, on_delete=models.PROTECT, related_name="comparisons", db_index=False
+    )
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT)
     response_a = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+")
     response_b = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+")

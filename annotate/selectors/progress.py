@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Sum
 
 from annotate.models import Assignment, Judgment, Project
 
@@ -21,16 +21,18 @@ class Progress:
 
 
 def queue_progress(*, project: Project) -> Progress:
-    totals = project.comparisons.aggregate(
-        comparisons=Count("pk"), open=Count("pk", filter=Q(slots__gt=0)), slots=Sum("slots")
-    )
+    # Apart, since each is answered by an index of its own: all by project, the open by slots > 0.
+    comparisons = project.comparisons.count()
+    waiting = project.comparisons.filter(slots__gt=0).aggregate(n=Count("pk"), slots=Sum("slots"))
     leases = Assignment.objects.filter(
-        comparison__project=project, state=Assignment.State.LEASED
+        workspace=project.workspace_id,
+        comparison__project=project,
+        state=Assignment.State.LEASED,
     ).aggregate(n=Count("pk"), comparisons=Count("comparison", distinct=True))
     return Progress(
-        comparisons=totals["comparisons"],
-        complete=max(0, totals["comparisons"] - totals["open"] - leases["comparisons"]),
+        comparisons=comparisons,
+        complete=max(0, comparisons - waiting["n"] - leases["comparisons"]),
         judgments=Judgment.objects.current().filter(comparison__project=project).count(),
-        open_slots=totals["slots"] or 0,
+        open_slots=waiting["slots"] or 0,
         live_leases=leases["n"],
     )

@@ -82,12 +82,16 @@ def position_share(*, project: Project) -> Share:
 
 @dataclass(frozen=True)
 class PairAgreement:
-    """How often two annotators gave the same answer, on n comparisons both judged."""
+    """How often two annotators gave the same answer, on n comparisons both judged.
+
+    `kappa` is Cohen's; None where chance agreement is undefined.
+    """
 
     first: str
     second: str
     share: float
     n: int
+    kappa: float | None = None
 
 
 def annotator_matrix(*, project: Project) -> list[PairAgreement]:
@@ -96,8 +100,8 @@ def annotator_matrix(*, project: Project) -> list[PairAgreement]:
     rows = rows.select_related("annotator__user")
     answers = [(str(row.annotator), row.comparison_id, row.answer) for row in rows]
     return [
-        PairAgreement(str(first), str(second), share, n)
-        for (first, second), (share, n) in sorted(
+        PairAgreement(str(first), str(second), found.share, found.n, found.kappa)
+        for (first, second), found in sorted(
             pairwise_agreement(answers).items(), key=lambda item: str(item[0])
         )
     ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Count, Max
+from django.db.models.functions import Coalesce
 
 from annotate.models import Aggregation, Answer, Judgment, Preference, Project
+from annotate.selectors.quality import project_agreement
 
 #: Stored with every aggregation, so that a preference can be recomputed from its judgments.
 RULE: dict[str, Any] = {
@@ -35,9 +39,17 @@ def believe(counts: Counter[str]) -> tuple[str, float]:
     return (Preference.Outcome.A if a > b else Preference.Outcome.B), probability
 
 
+def judgment_state(*, project: Project) -> dict[str, int]:
+    """Judgments are only ever added, so their number and the newest tell whether any came since."""
+    judgments = Judgment.objects.filter(comparison__project=project)
+    return judgments.aggregate(count=Count("pk"), newest=Coalesce(Max("pk"), 0))
+
+
 @transaction.atomic
 def aggregate_project(*, project: Project) -> Aggregation:
     """One pass over the project's current judgments: a preference for each judged comparison."""
+    # Before the judgments are read: one that comes in between makes this aggregation outdated.
+    state = judgment_state(project=project)
     answers: dict[int, list[tuple[int, str]]] = defaultdict(list)
     judgments = Judgment.objects.current().filter(comparison__project=project).order_by("pk")
     for pk, comparison, answer in judgments.values_list("pk", "comparison_id", "answer"):
@@ -77,6 +89,8 @@ def aggregate_project(*, project: Project) -> Aggregation:
         "comparisons": len(preferences),
         "judgments": sum(len(given) for given in answers.values()),
         **{outcome: outcomes[outcome] for outcome in Preference.Outcome.values},
+        "agreement": asdict(project_agreement(project=project)),
+        "judgment_state": state,
     }
     aggregation.save(update_fields=["summary"])
     return aggregation

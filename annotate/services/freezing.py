@@ -19,7 +19,7 @@ from annotate.models import (
     Snapshot,
     SnapshotRow,
 )
-from annotate.services.aggregation import aggregate_project
+from annotate.services.aggregation import aggregate_project, judgment_state
 from rlhf_platform.accounts.models import User
 
 #: Stored with every snapshot.
@@ -70,6 +70,13 @@ def why_left_out(preference: Preference, a: Response, b: Response) -> str:
     return ""
 
 
+def current_aggregation(project: Project) -> Aggregation:
+    latest = project.aggregations.order_by("-pk").first()
+    if latest and latest.summary.get("judgment_state") == judgment_state(project=project):
+        return latest
+    return aggregate_project(project=project)
+
+
 @transaction.atomic
 def freeze_snapshot(
     *,
@@ -78,13 +85,15 @@ def freeze_snapshot(
     test_fraction: float = 0.2,
     actor: User | None = None,
 ) -> Snapshot:
-    """An immutable snapshot of an aggregation (by default a new one).
+    """An immutable snapshot of an aggregation (by default the latest that no judgment outdated).
 
     Raises NothingToFreeze where a split would be empty, AnnotateError for an impossible fraction.
     """
     if not 0.0 < test_fraction < 1.0:
         raise AnnotateError(f"the test fraction is {test_fraction}; allowed: between 0 and 1")
-    aggregation = aggregation or aggregate_project(project=project)
+    aggregation = aggregation or current_aggregation(project)
+    if aggregation.project_id != project.pk:
+        raise AnnotateError(f"aggregation {aggregation.pk} is of another project")
     salt = project.slug
     left_out: Counter[str] = Counter()
     rows: list[tuple[str, str, Preference, str]] = []  # digest, content, preference, split

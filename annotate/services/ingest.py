@@ -6,24 +6,28 @@ not at all; bulk inserts ignore what is there already and read it back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count
 
-from annotate.errors import BadRow, ImportRefused
-from annotate.formats.canonical import Messages, canonical_json, pair_digest, sha256
+from annotate.errors import AnnotateError, BadRow, ImportRefused
+from annotate.formats.canonical import (
+    Messages,
+    asks_nothing,
+    canonical_json,
+    messages_problem,
+    pair_digest,
+    sha256,
+    text_problem,
+)
 from annotate.formats.prompts import read_prompts
 from annotate.formats.reading import read_pairs
 from annotate.formats.records import PairRecord
 from annotate.models import (
-    Annotator,
-    Answer,
     Comparison,
-    Judgment,
     Project,
     Prompt,
     PromptSet,
@@ -31,28 +35,29 @@ from annotate.models import (
     Response,
     ResponseOrigin,
 )
+from annotate.services.answers import CHUNK, chunks, gather_answers, store_judgments, take_slots
+from annotate.services.projects import check_slug
+from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
 
-#: Rows per SQL statement; SQLite allows 32,766 parameters.
-CHUNK = 1000
 #: Refused rows that a message spells out.
 SHOWN = 20
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import stored, what was there before, and which rows it left out."""
+    """What an import stored, what was there before, and which rows it left out.
+
+    `contradictions` are rows in which somebody answers a pair otherwise than before: the earlier
+    answer stands.
+    """
 
     comparisons_new: int = 0
     comparisons_seen: int = 0
     judgments_new: int = 0
     judgments_seen: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
-
-
-def chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]
+    contradictions: list[BadRow] = field(default_factory=list)
 
 
 def refuse_or_skip(path: Path, bad: list[BadRow], *, good: int, skip_bad: bool) -> None:
@@ -86,6 +91,7 @@ def store_pairs(
     *, project: Project, records: Sequence[PairRecord], bad_rows: list[BadRow] | None = None
 ) -> ImportReport:
     """Store read pairs with their judgments; what is there already is left as it is."""
+    # Two imports into one project take turns: each then knows what is new.
     project = with_current_overlap(project)
     workspace = project.workspace
     prompts = store_prompts(workspace=workspace, conversations=[r.messages for r in records])
@@ -109,14 +115,18 @@ def store_pairs(
         )
         wanted.setdefault(comparison.digest, comparison)
     comparisons, new = store_comparisons(project=project, wanted=wanted)
-    judged_new, judged_seen = store_judgments(project, keyed, responses, comparisons)
-    take_slots(project, [comparisons[digest].pk for digest in new])
+    given, contradictions = gather_answers(keyed, responses, comparisons)
+    fresh, seen = store_judgments(
+        project=project, given=given, comparisons=comparisons, contradictions=contradictions
+    )
+    take_slots(fresh)
     return ImportReport(
         comparisons_new=len(new),
         comparisons_seen=len(wanted) - len(new),
-        judgments_new=judged_new,
-        judgments_seen=judged_seen,
+        judgments_new=len(fresh),
+        judgments_seen=seen,
         bad_rows=bad_rows or [],
+        contradictions=sorted(contradictions, key=lambda row: row.line),
     )
 
 
@@ -130,7 +140,7 @@ def store_prompts(*, workspace: Workspace, conversations: Sequence[Messages]) ->
     """The prompts of these conversations by digest, made where they are missing."""
     by_digest = {sha256(canonical_json(messages)): messages for messages in conversations}
     Prompt.objects.bulk_create(
-        [Prompt(workspace=workspace, messages=m, digest=d) for d, m in by_digest.items()],
+        [Prompt(workspace=workspace, messages=m, digest=d) for d, m in sorted(by_digest.items())],
         ignore_conflicts=True,
         batch_size=CHUNK,
     )
@@ -149,7 +159,7 @@ def store_responses(
     Response.objects.bulk_create(
         [
             Response(workspace=workspace, prompt_id=prompt_id, text=text, digest=digest)
-            for (prompt_id, digest), text in wanted.items()
+            for (prompt_id, digest), text in sorted(wanted.items())
         ],
         ignore_conflicts=True,
         batch_size=CHUNK,
@@ -165,7 +175,7 @@ def store_origins(origins: Sequence[tuple[Response, str]]) -> None:
     ResponseOrigin.objects.bulk_create(
         [
             ResponseOrigin(response=r, kind=ResponseOrigin.Kind.IMPORT, reference=reference)
-            for r, reference in {(r.pk, ref): (r, ref) for r, ref in origins}.values()
+            for r, reference in dict(sorted(((r.pk, ref), (r, ref)) for r, ref in origins)).values()
         ],
         ignore_conflicts=True,
         batch_size=CHUNK,
@@ -211,69 +221,6 @@ def store_comparisons(
     return found, set(wanted) - existing
 
 
-def store_judgments(
-    project: Project,
-    keyed: Sequence[tuple[Prompt, PairRecord]],
-    responses: dict[tuple[int, str], Response],
-    comparisons: dict[str, Comparison],
-) -> tuple[int, int]:
-    """Store the records' judgments, one chain per annotator and comparison: (new, seen)."""
-    names = sorted({judgment.annotator for _, r in keyed for judgment in r.judgments})
-    Annotator.objects.bulk_create(
-        [
-            Annotator(workspace=project.workspace, kind=Annotator.Kind.IMPORTED, external_name=name)
-            for name in names
-        ],
-        ignore_conflicts=True,
-    )
-    annotators = {
-        annotator.external_name: annotator
-        for annotator in Annotator.objects.filter(
-            workspace=project.workspace, kind=Annotator.Kind.IMPORTED, external_name__in=names
-        )
-    }
-    wanted: dict[tuple[int, int], Judgment] = {}
-    for prompt, record in keyed:
-        first = responses[prompt.pk, sha256(record.first)]
-        second = responses[prompt.pk, sha256(record.second)]
-        digest = pair_digest(prompt.digest, [first.digest, second.digest])
-        comparison = comparisons[digest]
-        for given in record.judgments:
-            annotator = annotators[given.annotator]
-            better = {"first": first.pk, "second": second.pk}.get(given.answer)
-            answer = Answer.TIE
-            if better is not None:
-                answer = Answer.A if better == comparison.response_a_id else Answer.B
-            judgment = Judgment(
-                workspace=project.workspace,
-                comparison=comparison,
-                annotator=annotator,
-                answer=answer,
-                idempotency_key=f"import:{project.pk}:{digest}",
-                body_digest=sha256(answer),
-            )
-            wanted.setdefault((comparison.pk, annotator.pk), judgment)
-    seen: set[tuple[int, int]] = set()
-    for part in chunks(sorted({comparison for comparison, _ in wanted})):
-        rows = Judgment.objects.filter(comparison_id__in=part, supersedes__isnull=True)
-        seen |= set(rows.values_list("comparison_id", "annotator_id"))
-    fresh = [judgment for key, judgment in wanted.items() if key not in seen]
-    Judgment.objects.bulk_create(fresh, ignore_conflicts=True, batch_size=CHUNK)
-    return len(fresh), len(wanted) - len(fresh)
-
-
-def take_slots(project: Project, comparison_ids: Sequence[int]) -> None:
-    """New comparisons that came with judgments need fewer, or none, from our own people."""
-    counts: dict[int, list[int]] = {}
-    for part in chunks(comparison_ids):
-        rows = Comparison.objects.filter(pk__in=part).annotate(judged=Count("judgments"))
-        for pk, judged in rows.values_list("pk", "judged"):
-            counts.setdefault(max(0, project.overlap - judged), []).append(pk)
-    for slots, ids in counts.items():
-        for part in chunks(ids):
-            Comparison.objects.filter(pk__in=part).update(slots=slots)
-
-
 def import_prompts(
     *, workspace: Workspace, path: Path, name: str, use: str, skip_bad: bool = False
 ) -> PromptSet:
@@ -281,16 +228,30 @@ def import_prompts(
 
     Raises NotFound or ImportRefused. The same prompt twice in a file stands once.
     """
+    conversations, _ = prompts_in(path=path, skip_bad=skip_bad)
+    return store_prompt_set(workspace=workspace, conversations=conversations, name=name, use=use)
+
+
+def prompts_in(*, path: Path, skip_bad: bool = False) -> tuple[list[Messages], list[BadRow]]:
+    """(the prompts of a file, the rows left out). Raises NotFound or ImportRefused."""
     conversations, bad = read_prompts(path)
     refuse_or_skip(path, bad, good=len(conversations), skip_bad=skip_bad)
-    return store_prompt_set(workspace=workspace, conversations=conversations, name=name, use=use)
+    return conversations, bad
 
 
 @transaction.atomic
 def store_prompt_set(
     *, workspace: Workspace, conversations: Sequence[Messages], name: str, use: str
 ) -> PromptSet:
-    """The set with these prompts: its latest version where the list is the same, else a new one."""
+    """The set with these prompts: its latest version where the list is the same, else a new one.
+
+    Raises AnnotateError for an impossible name or use.
+    """
+    check_slug(name, "prompt set")
+    if use not in PromptSet.Use.values:
+        raise AnnotateError(f"use {use!r} is none of {', '.join(PromptSet.Use.values)}")
+    # Two imports into one workspace take turns: they would draw the same version.
+    Workspace.objects.select_for_update().get(pk=workspace.pk)
     prompts = store_prompts(workspace=workspace, conversations=conversations)
     order = list(dict.fromkeys(sha256(canonical_json(messages)) for messages in conversations))
     latest = PromptSet.objects.filter(workspace=workspace, name=name).order_by("-version").first()
@@ -312,7 +273,10 @@ def store_prompt_set(
 
 
 def store_prompt(*, workspace: Workspace, messages: Messages) -> Prompt:
-    """One prompt, made where it is missing."""
+    """One prompt, made where it is missing. Raises ImportRefused for what asks nothing."""
+    problem = messages_problem(messages, "the prompt") or asks_nothing(messages, "the prompt")
+    if problem:
+        raise ImportRefused(f"the prompt cannot be stored: {problem}")
     return next(iter(store_prompts(workspace=workspace, conversations=[messages]).values()))
 
 
@@ -325,7 +289,13 @@ def store_response(
     details: dict[str, Any] | None = None,
     author: User | None = None,
 ) -> Response:
-    """One response with one origin; an equal text gets another origin, not another response."""
+    """One response with one origin; an equal text gets another origin, not another response.
+
+    Raises ImportRefused for what a database cannot hold as text.
+    """
+    problem = text_problem(text, "its text")
+    if problem:
+        raise ImportRefused(f"the response cannot be stored: {problem}")
     response, _ = Response.objects.get_or_create(
         prompt=prompt,
         digest=sha256(text),
@@ -352,6 +322,7 @@ def open_comparison(
     priority: int = 0,
 ) -> Comparison | None:
     """The comparison of two responses, opened where it is new; None when the texts are equal."""
+    check_one_workspace(project, first, second)
     if first.pk == second.pk:
         return None
     if first.prompt_id != second.prompt_id:

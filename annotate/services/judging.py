@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db import transaction
+from django.db.models import F, Q
 from django.utils import timezone
 
 from annotate.errors import AnnotateError, KeyReused, LeaseLost, NothingToUndo, ProjectClosed
-from annotate.formats.canonical import canonical_json, sha256
+from annotate.formats.canonical import canonical_json, sha256, text_problem
 from annotate.models import Annotator, Answer, Assignment, Comparison, Judgment, Project
-from annotate.services.serving import lease_end
+from annotate.services.serving import lease_end, lock_person, release
 
 State = Assignment.State
 #: How long a judgment may be taken back.
@@ -51,95 +51,115 @@ def submit_judgment(
     still counts while a place is free. Raises KeyReused, LeaseLost, ProjectClosed, or
     AnnotateError for an answer the project does not offer.
     """
-    check_submission(assignment.comparison.project, answer, idempotency_key, active_ms, rationale)
-    body = sha256(canonical_json([assignment.pk, answer, rationale]))
-    earlier = stored(annotator, idempotency_key, body)
-    if earlier is not None:
-        return earlier
-    try:
-        return store(assignment, annotator, answer, idempotency_key, body, active_ms, rationale)
-    except IntegrityError:
-        # A parallel send of the same key was faster; its row is the answer to this one too.
-        earlier = stored(annotator, idempotency_key, body)
-        if earlier is None:
-            raise LeaseLost("you have judged this comparison already") from None
-        return earlier
-
-
-def check_submission(
-    project: Project, answer: str, key: str, active_ms: int | None, rationale: str
-) -> None:
-    """Raise for what no state of the queue could make acceptable."""
-    if project.state != Project.State.OPEN:
-        raise ProjectClosed(f"{project} is {project.get_state_display().lower()}; not stored")
+    check_key(idempotency_key)
     if answer not in SCREEN_ANSWERS:
         raise AnnotateError(f"answer {answer!r} is none of {', '.join(SCREEN_ANSWERS)}")
-    if answer == Answer.TIE and not project.allow_tie:
-        raise AnnotateError("this project takes no ties")
-    if answer == Answer.BOTH_BAD and not project.allow_both_bad:
-        raise AnnotateError('this project does not offer "both bad"')
-    if not key or len(key) > MAX_KEY:
-        raise AnnotateError(f"the idempotency key must have 1 to {MAX_KEY} characters")
     if active_ms is not None and not 0 <= active_ms < 2**31:
         raise AnnotateError("active_ms must be a number of milliseconds from 0")
     if len(rationale) > MAX_RATIONALE:
         raise AnnotateError(f"the reason is longer than {MAX_RATIONALE} characters")
+    problem = text_problem(rationale, "the reason")
+    if problem:
+        raise AnnotateError(problem)
+    body = sha256(canonical_json([assignment.pk, answer, rationale]))
+    with transaction.atomic():
+        earlier, latest = said_before(assignment, annotator, idempotency_key, body)
+        if earlier is not None:
+            return earlier
+        check_offered(assignment.comparison.project, answer)
+        if not answered(assignment, annotator):
+            lock_person(annotator)
+            # A parallel send of the same key may have been faster; its row answers this one too.
+            earlier, latest = said_before(assignment, annotator, idempotency_key, body)
+            if earlier is not None:
+                return earlier
+            answer_late(assignment, annotator)
+        elif latest is not None and latest.answer != Answer.WITHDRAWN:
+            # Taken back in another window since we looked.
+            _, latest = said_before(assignment, annotator, idempotency_key, body)
+        return Judgment.objects.create(
+            workspace_id=assignment.workspace_id,
+            comparison_id=assignment.comparison_id,
+            annotator=annotator,
+            assignment=assignment,
+            guideline_id=assignment.guideline_id,
+            answer=to_answer(answer, swapped=assignment.swapped),
+            swapped=assignment.swapped,
+            rationale=rationale,
+            active_ms=active_ms,
+            idempotency_key=idempotency_key,
+            body_digest=body,
+            supersedes=latest,
+        )
 
 
-def stored(annotator: Annotator, key: str, body: str) -> Judgment | None:
-    """The row stored under a key. Raises KeyReused where it says something else."""
-    row = Judgment.objects.filter(annotator=annotator, idempotency_key=key).first()
-    if row is not None and row.body_digest != body:
+def check_key(key: str) -> None:
+    if not key or len(key) > MAX_KEY:
+        raise AnnotateError(f"the idempotency key must have 1 to {MAX_KEY} characters")
+    problem = text_problem(key, "the idempotency key")
+    if problem:
+        raise AnnotateError(problem)
+
+
+def check_offered(project: Project, answer: str) -> None:
+    """Raise for an answer that the project does not take, or not now."""
+    if project.state != Project.State.OPEN:
+        raise ProjectClosed(f"{project} is {project.get_state_display().lower()}; not stored")
+    if answer == Answer.TIE and not project.allow_tie:
+        raise AnnotateError("this project takes no ties")
+    if answer == Answer.BOTH_BAD and not project.allow_both_bad:
+        raise AnnotateError('this project does not offer "both bad"')
+
+
+def said_before(
+    assignment: Assignment, annotator: Annotator, key: str, body: str
+) -> tuple[Judgment | None, Judgment | None]:
+    """(the row stored under the key, this person's last word on the comparison), in one query.
+
+    Raises KeyReused where the key was used to say something else.
+    """
+    rows = Judgment.objects.filter(
+        Q(idempotency_key=key) | Q(comparison=assignment.comparison_id), annotator=annotator
+    )
+    earlier, chain = None, []
+    for row in rows:
+        if row.idempotency_key == key:
+            earlier = row
+        if row.comparison_id == assignment.comparison_id:
+            chain.append(row)
+    if earlier is not None and earlier.body_digest != body:
         raise KeyReused("this idempotency key was used for another answer; nothing was stored")
-    return row
+    superseded = {row.supersedes_id for row in chain}
+    return earlier, next((row for row in chain if row.pk not in superseded), None)
 
 
-@transaction.atomic
-def store(
-    assignment: Assignment,
-    annotator: Annotator,
-    answer: str,
-    key: str,
-    body: str,
-    active_ms: int | None,
-    rationale: str,
-) -> Judgment:
-    comparison = Comparison.objects.select_for_update().get(pk=assignment.comparison_id)
-    locked = Assignment.objects.select_for_update().get(pk=assignment.pk)
-    # A parallel send of the same key may have held the lock that we have just waited for.
-    earlier = stored(annotator, key, body)
-    if earlier is not None:
-        return earlier
+def answered(assignment: Assignment, annotator: Annotator) -> bool:
+    """Turn the lease into a judged assignment, which keeps its place; False where it has ended."""
+    lease = Assignment.objects.filter(pk=assignment.pk, annotator=annotator, state=State.LEASED)
+    return bool(lease.update(state=State.JUDGED))
+
+
+def answer_late(assignment: Assignment, annotator: Annotator) -> None:
+    """Take a place for an answer whose lease has ended: welcome while somebody is still wanted.
+
+    Raises LeaseLost.
+    """
+    locked = Assignment.objects.select_for_update(no_key=True).get(pk=assignment.pk)
     if locked.annotator_id != annotator.pk or locked.state in (State.JUDGED, State.SKIPPED):
         raise LeaseLost("this comparison is no longer yours; the next one is")
-    if locked.state == State.EXPIRED:
-        # Late, but welcome while somebody is still wanted.
-        if not comparison.slots:
-            raise LeaseLost("your time for this one had run out and others have answered it")
-        Comparison.objects.filter(pk=comparison.pk).update(slots=F("slots") - 1)
-    locked.state = State.JUDGED
-    locked.save(update_fields=["state"])
-    return Judgment.objects.create(
-        workspace=comparison.workspace,
-        comparison=comparison,
-        annotator=annotator,
-        assignment=locked,
-        guideline=locked.guideline,
-        answer=to_answer(answer, swapped=locked.swapped),
-        swapped=locked.swapped,
-        rationale=rationale,
-        active_ms=active_ms,
-        idempotency_key=key,
-        body_digest=body,
-        supersedes=latest_of_chain(comparison, annotator),
+    others = Assignment.objects.filter(
+        comparison=locked.comparison_id, annotator=annotator
+    ).exclude(pk=locked.pk)
+    if others.filter(state__in=[State.JUDGED, State.SKIPPED]).exists():
+        raise LeaseLost("you have answered or skipped this comparison in another window")
+    # Leased to the same person once more: that lease's place becomes this answer's.
+    has_place = locked.state == State.LEASED or bool(
+        others.filter(state=State.LEASED).update(state=State.EXPIRED)
     )
-
-
-def latest_of_chain(comparison: Comparison, annotator: Annotator) -> Judgment | None:
-    """The last word so far of this person on this comparison (a withdrawal, after an undo)."""
-    return Judgment.objects.filter(
-        comparison=comparison, annotator=annotator, superseded_by__isnull=True
-    ).first()
+    comparison = Comparison.objects.filter(pk=locked.comparison_id, slots__gt=0)
+    if not has_place and not comparison.update(slots=F("slots") - 1):
+        raise LeaseLost("your time for this one had run out and others have answered it")
+    Assignment.objects.filter(pk=locked.pk).update(state=State.JUDGED)
 
 
 @transaction.atomic
@@ -149,42 +169,51 @@ def undo_judgment(*, project: Project, annotator: Annotator, idempotency_key: st
     The comparison is theirs again at once. Whatever else they hold goes back to the queue. Raises
     NothingToUndo. The same key twice takes back one judgment.
     """
-    mine = Judgment.objects.filter(annotator=annotator, comparison__project=project)
-    again = mine.filter(idempotency_key=idempotency_key).select_related("assignment").first()
-    if again is not None and again.assignment is not None:
+    check_key(idempotency_key)
+    lock_person(annotator)
+    again = (
+        Judgment.objects.filter(annotator=annotator, idempotency_key=idempotency_key)
+        .select_related("assignment")
+        .first()
+    )
+    if again is not None:
+        if again.answer != Answer.WITHDRAWN or again.assignment is None:
+            raise KeyReused("this idempotency key was used for an answer; nothing was taken back")
         return again.assignment
     last = (
-        mine.filter(
-            superseded_by__isnull=True,
-            assignment__isnull=False,
+        Judgment.objects.current()
+        .filter(
+            annotator=annotator,
+            comparison__project=project,
+            assignment__state=State.JUDGED,
             created_at__gt=timezone.now() - UNDO_WINDOW,
         )
-        .exclude(answer=Answer.WITHDRAWN)
         .select_related("assignment")
         .order_by("-pk")
         .first()
     )
     if last is None or last.assignment is None:
         raise NothingToUndo("there is nothing to take back: judgments can be undone for 10 minutes")
-    for held in Assignment.objects.filter(
+    held = Assignment.objects.filter(
         annotator=annotator, comparison__project=project, state=State.LEASED
-    ):
-        Assignment.objects.filter(pk=held.pk).update(state=State.EXPIRED)
-        Comparison.objects.filter(pk=held.comparison_id).update(slots=F("slots") + 1)
+    ).order_by("comparison_id")
+    for pk, comparison_id in held.values_list("pk", "comparison_id"):
+        release(assignment_id=pk, comparison_id=comparison_id, to=State.EXPIRED)
+    # The place stays taken: judged before, leased from now.
+    Assignment.objects.filter(pk=last.assignment.pk).update(
+        state=State.LEASED, expires_at=lease_end(project)
+    )
     Judgment.objects.create(
-        workspace=last.workspace,
-        comparison=last.comparison,
+        workspace_id=last.workspace_id,
+        comparison_id=last.comparison_id,
         annotator=annotator,
         assignment=last.assignment,
-        guideline=last.guideline,
+        guideline_id=last.guideline_id,
         answer=Answer.WITHDRAWN,
         swapped=last.swapped,
         idempotency_key=idempotency_key,
         body_digest=sha256("undo"),
         supersedes=last,
-    )
-    Assignment.objects.filter(pk=last.assignment.pk).update(
-        state=State.LEASED, expires_at=lease_end(project)
     )
     last.assignment.refresh_from_db()
     return last.assignment

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_slug
+import re
+
 from django.db import IntegrityError, transaction
 from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce, Greatest
 
 from annotate.errors import AnnotateError, OverlapInUse, SlugTaken
+from annotate.formats.canonical import text_problem
 from annotate.models import Assignment, Comparison, Guideline, Judgment, Project
 from rlhf_platform.accounts.models import User, Workspace
 
+SLUG = re.compile(r"[-a-zA-Z0-9_]{1,50}")
 MAX_OVERLAP = 100
 #: Seconds; a lease longer than a week is a comparison that nobody gets.
 MIN_LEASE_S, MAX_LEASE_S = 10, 7 * 24 * 3600
@@ -31,15 +33,10 @@ def create_project(
 ) -> Project:
     """A project with version 1 of its guidelines.
 
-    Raises SlugTaken, or AnnotateError for a bad slug or a number out of range.
+    Raises SlugTaken, or AnnotateError for a bad slug, a text or a number that cannot be stored.
     """
-    try:
-        validate_slug(slug)
-    except ValidationError:
-        raise AnnotateError(
-            f"{slug!r} cannot be a project's short name: use letters, digits, - and _"
-        ) from None
-    refuse_settings(name=name, state=None, overlap=overlap, lease_s=lease_s)
+    check_slug(slug, "project")
+    refuse_settings(name=name, guidelines=guidelines, state=None, overlap=overlap, lease_s=lease_s)
     try:
         with transaction.atomic():
             project = Project.objects.create(
@@ -58,12 +55,37 @@ def create_project(
     return project
 
 
+def open_workspace(*, slug: str) -> tuple[Workspace, bool]:
+    """(the workspace of that short name, whether it was made). Raises AnnotateError."""
+    check_slug(slug, "workspace")
+    return Workspace.objects.get_or_create(
+        slug=slug, defaults={"name": slug.replace("-", " ").title()}
+    )
+
+
+def check_slug(slug: str, what: str) -> None:
+    """Raise AnnotateError for what cannot be a short name."""
+    if not SLUG.fullmatch(slug):
+        raise AnnotateError(
+            f"{slug!r} cannot be a {what}'s short name: use 1 to 50 letters, digits, - and _"
+        )
+
+
 def refuse_settings(
-    *, name: str | None, state: str | None, overlap: int | None, lease_s: int | None
+    *,
+    name: str | None,
+    guidelines: str | None,
+    state: str | None,
+    overlap: int | None,
+    lease_s: int | None,
 ) -> None:
     """Raise AnnotateError for a setting out of range; None is not looked at."""
+    for value, what in ((name, "the project's name"), (guidelines, "the guidelines")):
+        problem = text_problem(value, what) if value is not None else None
+        if problem:
+            raise AnnotateError(problem)
     if name is not None and not 1 <= len(name.strip()) <= 120:
-        raise AnnotateError("the name must have 1 to 120 characters")
+        raise AnnotateError(f"the project's name has {len(name)} characters; allowed: 1 to 120")
     if state is not None and state not in Project.State.values:
         raise AnnotateError(f"state {state!r} is none of {', '.join(Project.State.values)}")
     if overlap is not None and not 1 <= overlap <= MAX_OVERLAP:
@@ -90,7 +112,7 @@ def update_project(
     overlap still holds. Raises OverlapInUse where more is judged or leased already, AnnotateError
     for a value out of range.
     """
-    refuse_settings(name=name, state=state, overlap=overlap, lease_s=lease_s)
+    refuse_settings(name=name, guidelines=guidelines, state=state, overlap=overlap, lease_s=lease_s)
     # The row serialises two changes, and holds back imports that would open with the old overlap.
     locked = Project.objects.select_for_update().get(pk=project.pk)
     if overlap is not None and overlap != locked.overlap:

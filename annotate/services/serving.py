@@ -1,25 +1,36 @@
 """Who gets which comparison next. Overlap is exact: judged + leased + slots = overlap, always.
 
-On PostgreSQL a comparison is picked with SKIP LOCKED, on SQLite inside an IMMEDIATE transaction, so
-two people never take the same last place.
+Locks are taken in one order, so that no two requests wait for each other: the person, then their
+assignment, then its comparison. A lease that ends frees its place in the same transaction; of two
+requests that would end it, one finds it ended. On SQLite every write is an IMMEDIATE transaction.
 """
 
 from __future__ import annotations
 
 import secrets
 from datetime import timedelta
+from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import DateTimeField, Exists, ExpressionWrapper, F, OuterRef, QuerySet
+from django.db.models import (
+    DateTimeField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    QuerySet,
+    Subquery,
+)
 from django.db.models.functions import Now
 
 from annotate.errors import LeaseLost, ProjectClosed
-from annotate.models import Annotator, Assignment, Comparison, Judgment, Project
+from annotate.models import Annotator, Assignment, Comparison, Guideline, Judgment, Project
 from annotate.models.comparisons import ResponseOrigin
+from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
 
 State = Assignment.State
-#: Overdue leases taken back per request; more than one request's worth never piles up.
+#: Overdue leases taken back per look at the queue.
 EXPIRE_AT_ONCE = 50
 
 
@@ -31,15 +42,26 @@ def annotator_for(*, user: User, workspace: Workspace) -> Annotator:
     return annotator
 
 
+def lock_person(annotator: Annotator) -> None:
+    """One at a time of a person's own requests: two windows would lease two comparisons."""
+    if connection.features.has_select_for_update:
+        Annotator.objects.select_for_update(no_key=True).only("pk").get(pk=annotator.pk)
+
+
+def leases_of(*, project: Project, annotator: Annotator) -> QuerySet[Assignment]:
+    """The leases of this person in this project that still run."""
+    return Assignment.objects.filter(
+        comparison__project=project,
+        annotator=annotator,
+        state=State.LEASED,
+        expires_at__gt=Now(),
+    )
+
+
 def live_assignment(*, project: Project, annotator: Annotator) -> Assignment | None:
     """What this person holds in this project, if its lease still runs."""
     return (
-        Assignment.objects.filter(
-            comparison__project=project,
-            annotator=annotator,
-            state=State.LEASED,
-            expires_at__gt=Now(),
-        )
+        leases_of(project=project, annotator=annotator)
         .select_related(
             "comparison__prompt", "comparison__response_a", "comparison__response_b", "guideline"
         )
@@ -48,21 +70,33 @@ def live_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
     )
 
 
+def release(*, assignment_id: int, comparison_id: int, to: str, overdue: bool = False) -> bool:
+    """End a lease and free its place; False where it had ended already (or is not overdue)."""
+    lease = Assignment.objects.filter(pk=assignment_id, state=State.LEASED)
+    if overdue:
+        lease = lease.filter(expires_at__lte=Now())
+    if not lease.update(state=to):
+        return False
+    Comparison.objects.filter(pk=comparison_id).update(slots=F("slots") + 1)
+    return True
+
+
 def expire_leases(*, project: Project) -> int:
-    """Give the places of overdue leases back; returns how many."""
-    overdue = Assignment.objects.filter(
-        comparison__project=project, state=State.LEASED, expires_at__lte=Now()
-    ).values_list("pk", "comparison_id")[:EXPIRE_AT_ONCE]
-    expired = 0
+    """Give the places of overdue leases back, in all projects of the workspace (by one index).
+
+    Returns how many were overdue, EXPIRE_AT_ONCE at most.
+    """
+    overdue = (
+        Assignment.objects.filter(
+            workspace=project.workspace_id, state=State.LEASED, expires_at__lte=Now()
+        )
+        .order_by("expires_at")
+        .values_list("pk", "comparison_id")[:EXPIRE_AT_ONCE]
+    )
     for pk, comparison_id in overdue:
         with transaction.atomic():
-            # Conditional, so that of two requests that see the same overdue lease one frees it.
-            if Assignment.objects.filter(pk=pk, state=State.LEASED, expires_at__lte=Now()).update(
-                state=State.EXPIRED
-            ):
-                Comparison.objects.filter(pk=comparison_id).update(slots=F("slots") + 1)
-                expired += 1
-    return expired
+            release(assignment_id=pk, comparison_id=comparison_id, to=State.EXPIRED, overdue=True)
+    return len(overdue)
 
 
 def open_for(*, project: Project, annotator: Annotator) -> QuerySet[Comparison]:
@@ -72,7 +106,8 @@ def open_for(*, project: Project, annotator: Annotator) -> QuerySet[Comparison]:
         annotator=annotator,
         state__in=[State.LEASED, State.JUDGED, State.SKIPPED],
     )
-    judged = Judgment.objects.filter(comparison=OuterRef("pk"), annotator=annotator)
+    # Whoever took their answer back and let the lease run out may be asked again.
+    judged = Judgment.objects.current().filter(comparison=OuterRef("pk"), annotator=annotator)
     open_ones = Comparison.objects.filter(project=project, slots__gt=0)
     open_ones = open_ones.filter(~Exists(held), ~Exists(judged))
     if annotator.user_id is not None:
@@ -89,32 +124,57 @@ def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
 
     Raises ProjectClosed for a paused or closed project.
     """
+    check_one_workspace(project, annotator)
     if project.state != Project.State.OPEN:
         raise ProjectClosed(f"{project} is {project.get_state_display().lower()} at the moment")
     held = live_assignment(project=project, annotator=annotator)
     if held is not None:
         return held
-    expire_leases(project=project)
-    with transaction.atomic():
-        candidates = open_for(project=project, annotator=annotator)
-        if connection.features.has_select_for_update_skip_locked:
-            candidates = candidates.select_for_update(skip_locked=True, of=("self",))
-        comparison = candidates.first()
-        if comparison is None:
-            return None
-        if not Comparison.objects.filter(pk=comparison.pk, slots__gt=0).update(
-            slots=F("slots") - 1
-        ):
-            return None
-        Assignment.objects.create(
-            workspace=project.workspace,
-            comparison=comparison,
-            annotator=annotator,
-            swapped=bool(secrets.randbits(1)),
-            guideline=project.guidelines.order_by("-version").first(),
-            expires_at=lease_end(project),
+    while True:
+        overdue = expire_leases(project=project)
+        taken = take_lease(project=project, annotator=annotator)
+        if taken is not None or overdue < EXPIRE_AT_ONCE:
+            return taken
+
+
+@transaction.atomic
+def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
+    """A lease of the first open comparison, or the one that a parallel request has just taken."""
+    lock_person(annotator)
+    # Any: the two annotations are not fields of the model.
+    comparison: Any = first_free(
+        open_for(project=project, annotator=annotator)
+        .filter(~Exists(leases_of(project=project, annotator=annotator)))
+        .annotate(
+            lease_ends=lease_end(project),
+            guideline_now=Subquery(
+                Guideline.objects.filter(project=project).order_by("-version").values("pk")[:1]
+            ),
         )
-    return live_assignment(project=project, annotator=annotator)
+        .select_related("prompt", "response_a", "response_b")
+    )
+    if comparison is None:
+        return live_assignment(project=project, annotator=annotator)
+    Comparison.objects.filter(pk=comparison.pk).update(slots=F("slots") - 1)
+    return Assignment.objects.create(
+        workspace_id=project.workspace_id,
+        comparison=comparison,
+        annotator=annotator,
+        swapped=bool(secrets.randbits(1)),
+        guideline_id=comparison.guideline_now,
+        expires_at=comparison.lease_ends,
+    )
+
+
+def first_free(candidates: QuerySet[Comparison]) -> Comparison | None:
+    """The first candidate, locked. Passes over what others hold, unless they hold all of it."""
+    if not connection.features.has_select_for_update_skip_locked:
+        return candidates.first()
+    # A place of a comparison with several may still be free when whoever locks it is done.
+    return (
+        candidates.select_for_update(skip_locked=True, of=("self",), no_key=True).first()
+        or candidates.select_for_update(of=("self",), no_key=True).first()
+    )
 
 
 def lease_end(project: Project) -> ExpressionWrapper:
@@ -124,12 +184,12 @@ def lease_end(project: Project) -> ExpressionWrapper:
     )
 
 
+@transaction.atomic
 def skip_assignment(*, assignment: Assignment, annotator: Annotator) -> Assignment:
     """Put a comparison aside for good; its place is free again. Raises LeaseLost."""
-    with transaction.atomic():
-        mine = Assignment.objects.filter(pk=assignment.pk, annotator=annotator, state=State.LEASED)
-        if not mine.update(state=State.SKIPPED):
-            raise LeaseLost("this comparison is no longer yours to skip")
-        Comparison.objects.filter(pk=assignment.comparison_id).update(slots=F("slots") + 1)
+    if assignment.annotator_id != annotator.pk or not release(
+        assignment_id=assignment.pk, comparison_id=assignment.comparison_id, to=State.SKIPPED
+    ):
+        raise LeaseLost("this comparison is no longer yours to skip")
     assignment.refresh_from_db()
     return assignment

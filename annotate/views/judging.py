@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import cast
+from typing import Any, cast
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from annotate.errors import AnnotateError, KeyReused, LeaseLost, ProjectClosed
-from annotate.models import Annotator, Assignment, Judgment, Project
+from annotate.models import Annotator, Assignment, Guideline, Judgment, Project
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.serving import annotator_for, next_assignment, open_for
 from rlhf_platform.accounts.access import MemberRequest, requires
@@ -48,7 +48,7 @@ def queues(request: MemberRequest) -> HttpResponse:
 
 def waiting(project: Project, annotator: Annotator) -> int:
     """How many comparisons wait for this person, counted up to a bound."""
-    return open_for(project=project, annotator=annotator)[:COUNT_UP_TO].count()
+    return open_for(project=project, annotator=annotator).order_by()[:COUNT_UP_TO].count()
 
 
 @never_cache
@@ -57,21 +57,22 @@ def waiting(project: Project, annotator: Annotator) -> int:
 def judge(request: MemberRequest, slug: str) -> HttpResponse:
     """The next comparison, leased to this person."""
     project = project_of(request, slug)
-    return screen(request, project)
+    annotator = annotator_for(user=request.user, workspace=request.membership.workspace)
+    return screen(request, project, annotator)
 
 
 @require_POST
 @requires(Role.ANNOTATOR)
 def answer(request: MemberRequest, slug: str) -> HttpResponse:
     """Store an answer and show what comes next, in one request."""
-    project = project_of(request, slug)
-    annotator = annotator_for(user=request.user, workspace=project.workspace)
     assignment = get_object_or_404(
-        Assignment.objects.select_related("comparison__project"),
+        Assignment.objects.select_related("annotator", "comparison__project"),
         pk=whole_number(request, "assignment") or 0,
-        annotator=annotator,
-        comparison__project=project,
+        annotator__user=request.user,
+        comparison__project__workspace=request.membership.workspace,
+        comparison__project__slug=slug,
     )
+    project, annotator = assignment.comparison.project, assignment.annotator
     status = 200
     try:
         submit_judgment(
@@ -90,7 +91,7 @@ def answer(request: MemberRequest, slug: str) -> HttpResponse:
     except AnnotateError as error:
         messages.error(request, f"Not stored: {error}. Choose an answer and send it again.")
         status = 422
-    return after_post(request, project, status)
+    return after_post(request, project, annotator, status)
 
 
 @require_POST
@@ -98,7 +99,7 @@ def answer(request: MemberRequest, slug: str) -> HttpResponse:
 def undo(request: MemberRequest, slug: str) -> HttpResponse:
     """Take the last judgment back and show its comparison again."""
     project = project_of(request, slug)
-    annotator = annotator_for(user=request.user, workspace=project.workspace)
+    annotator = annotator_for(user=request.user, workspace=request.membership.workspace)
     try:
         undo_judgment(
             project=project,
@@ -107,24 +108,28 @@ def undo(request: MemberRequest, slug: str) -> HttpResponse:
         )
     except AnnotateError as error:
         messages.info(request, str(error).capitalize() + ".")
-    return after_post(request, project, 200)
+    return after_post(request, project, annotator, 200)
 
 
-def after_post(request: MemberRequest, project: Project, status: int) -> HttpResponse:
+def after_post(
+    request: MemberRequest, project: Project, annotator: Annotator, status: int
+) -> HttpResponse:
     """The next screen at once for the page's module, a redirect for a plain form."""
     if request.headers.get("X-Requested-With") == "fetch":
-        return screen(request, project, template="annotate/judge_screen.html", status=status)
+        return screen(
+            request, project, annotator, template="annotate/judge_screen.html", status=status
+        )
     return redirect("judge", slug=project.slug)
 
 
 def screen(
     request: MemberRequest,
     project: Project,
+    annotator: Annotator,
     *,
     template: str = "annotate/judge.html",
     status: int = 200,
 ) -> HttpResponse:
-    annotator = annotator_for(user=request.user, workspace=project.workspace)
     closed = ""
     assignment = None
     try:
@@ -139,7 +144,7 @@ def screen(
     mine = Judgment.objects.current().filter(
         annotator=annotator, comparison__project=project, created_at__gte=today
     )
-    context = {
+    context: dict[str, Any] = {
         "project": project,
         "fragment": template != "annotate/judge.html",
         "assignment": assignment,
@@ -150,9 +155,15 @@ def screen(
         "judged_today": mine.count(),
         "waiting": waiting(project, annotator) + (assignment is not None),
         "limit": COUNT_UP_TO,
-        "guideline": project.guidelines.order_by("-version").first(),
     }
+    if not context["fragment"]:
+        # The version this lease will be recorded under, which may be older than the newest.
+        context["guideline"] = assignment.guideline if assignment else newest_guideline(project)
     return render(request, template, context, status=status)
+
+
+def newest_guideline(project: Project) -> Guideline | None:
+    return project.guidelines.order_by("-version").first()
 
 
 def project_of(request: MemberRequest, slug: str) -> Project:

@@ -29,7 +29,8 @@ def store_samples(*, run: Run) -> list[Sample]:
         prompt = prompts[row["prompt_id"]]
         response = store_response(
             prompt=prompt,
-            text=row["text"],
+            # A model may write a NUL, which no database holds as text; it stays visible.
+            text=row["text"].replace("\x00", "\N{SYMBOL FOR NULL}"),
             kind=ResponseOrigin.Kind.MODEL,
             reference=f"version:{run.version.pk}",
             details={"run": run.pk, "seed": row["seed"], "finished": row["finished"]},

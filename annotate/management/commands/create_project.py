@@ -6,8 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from annotate.management.base import FriendlyCommand
-from annotate.services.projects import create_project
-from rlhf_platform.accounts.models import Workspace
+from annotate.services.projects import create_project, open_workspace
 
 
 class Command(FriendlyCommand):
@@ -16,21 +15,16 @@ class Command(FriendlyCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("slug", help="short name: letters, digits, - and _")
         parser.add_argument("--name", help="full name (default: the short one)")
-        parser.add_argument("--overlap", type=int, default=1, help="judgments per comparison")
+        parser.add_argument(
+            "--overlap", type=int, default=1, help="judgments per comparison (default: %(default)s)"
+        )
         parser.add_argument("--guidelines", type=Path, help="a text file (Markdown)")
         self.add_workspace_argument(parser)
 
     def work(self, **options: Any) -> None:
-        guidelines = ""
-        if options["guidelines"]:
-            try:
-                guidelines = options["guidelines"].read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise CommandError(f"{options['guidelines']} cannot be read: {error}") from error
+        guidelines = text_of(options["guidelines"]) if options["guidelines"] else ""
         slug = options["workspace"]
-        workspace, made = Workspace.objects.get_or_create(
-            slug=slug, defaults={"name": slug.replace("-", " ").title()}
-        )
+        workspace, made = open_workspace(slug=slug)
         project = create_project(
             workspace=workspace,
             name=options["name"] or options["slug"].replace("-", " ").capitalize(),
@@ -42,3 +36,12 @@ class Command(FriendlyCommand):
             self.stdout.write(f"made workspace {slug}")
         self.stdout.write(f"made project {project.slug} ({project.name}) in workspace {slug}")
         self.stdout.write(f"next: manage.py import_comparisons FILE --project {project.slug}")
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CommandError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -15,10 +15,18 @@ class Command(FriendlyCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("snapshot", type=int, help="the snapshot's id")
-        parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
-        parser.add_argument("--format", default="parquet", choices=FORMATS)
+        parser.add_argument(
+            "--out", type=Path, required=True, help="a folder: new, empty, or an earlier export"
+        )
+        parser.add_argument(
+            "--format",
+            default="parquet",
+            choices=FORMATS,
+            help="of the data files (default: %(default)s)",
+        )
 
     def work(self, **options: Any) -> None:
         snapshot = find_snapshot(options["snapshot"])
         folder = export_snapshot(snapshot=snapshot, folder=options["out"], format=options["format"])
         self.stdout.write(f"wrote {snapshot.n_train + snapshot.n_test} rows to {folder}")
+        self.stdout.write(f"  sha256 {snapshot.sha256}")

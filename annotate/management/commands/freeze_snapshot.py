@@ -10,12 +10,15 @@ from annotate.services.freezing import freeze_snapshot
 
 
 class Command(FriendlyCommand):
-    help = "Aggregate a project's judgments and freeze them into a snapshot."
+    help = "Freeze a project's preferences, aggregated as they stand, into a snapshot."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--project", required=True)
+        parser.add_argument("--project", required=True, help="short name of the project")
         parser.add_argument(
-            "--test-fraction", type=float, default=0.2, help="share of prompts held out"
+            "--test-fraction",
+            type=float,
+            default=0.2,
+            help="share of prompts held out (default: %(default)s)",
         )
         self.add_workspace_argument(parser)
 

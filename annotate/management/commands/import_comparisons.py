@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from annotate.formats.reading import FORMATS
-from annotate.management.base import FriendlyCommand
+from annotate.management.base import FriendlyCommand, list_rows
 from annotate.selectors.lookup import find_project
 from annotate.services.ingest import import_comparisons
 
@@ -15,11 +15,20 @@ class Command(FriendlyCommand):
     help = "Import pairs and their judgments: HH-RLHF, PandaLM or TRL preference files."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path, help=".jsonl, .jsonl.gz or .parquet")
-        parser.add_argument("--project", required=True, help="short name of the project")
-        parser.add_argument("--format", default="auto", choices=["auto", *FORMATS])
         parser.add_argument(
-            "--skip-bad", action="store_true", help="leave out rows that cannot be used"
+            "file", type=Path, help="JSON lines or a JSON list (gzipped or not), or Parquet"
+        )
+        parser.add_argument("--project", required=True, help="short name of the project")
+        parser.add_argument(
+            "--format",
+            default="auto",
+            choices=["auto", *FORMATS],
+            help="layout of the rows; auto looks at the first ones (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--skip-bad",
+            action="store_true",
+            help="import the rest of a file with rows that cannot be used, and list those",
         )
         self.add_workspace_argument(parser)
 
@@ -37,7 +46,6 @@ class Command(FriendlyCommand):
         self.stdout.write(
             f"judgments: {report.judgments_new} new, {report.judgments_seen} already there"
         )
-        if report.bad_rows:
-            self.stdout.write(f"left out: {len(report.bad_rows)} rows")
-            for row in report.bad_rows:
-                self.stdout.write(f"  {row}")
+        list_rows(self.stdout, "left out", report.bad_rows)
+        list_rows(self.stdout, "not stored, the earlier answer stands", report.contradictions)
+        self.stdout.write(f"next: manage.py aggregate --project {project.slug}")

@@ -5,30 +5,46 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from annotate.management.base import FriendlyCommand
+from annotate.management.base import FriendlyCommand, list_rows
 from annotate.models import PromptSet
 from annotate.selectors.lookup import find_workspace
-from annotate.services.ingest import import_prompts
+from annotate.services.ingest import prompts_in, store_prompt_set
 
 
 class Command(FriendlyCommand):
     help = "Import a prompt set from JSON lines, self-instruct files or plain text."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path)
+        parser.add_argument(
+            "file",
+            type=Path,
+            help="rows with prompt or instruction (JSON lines, Parquet), or lines of .txt",
+        )
         parser.add_argument("--name", required=True, help="short name of the set")
-        parser.add_argument("--use", default="fresh", choices=PromptSet.Use.values)
-        parser.add_argument("--skip-bad", action="store_true")
+        parser.add_argument(
+            "--use",
+            default="fresh",
+            choices=PromptSet.Use.values,
+            help="what the prompts are for (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--skip-bad",
+            action="store_true",
+            help="import the rest of a file with rows that cannot be used, and list those",
+        )
         self.add_workspace_argument(parser)
 
     def work(self, **options: Any) -> None:
-        prompt_set = import_prompts(
-            workspace=find_workspace(options["workspace"]),
-            path=options["file"],
+        workspace = find_workspace(options["workspace"])
+        conversations, bad = prompts_in(path=options["file"], skip_bad=options["skip_bad"])
+        prompt_set = store_prompt_set(
+            workspace=workspace,
+            conversations=conversations,
             name=options["name"],
             use=options["use"],
-            skip_bad=options["skip_bad"],
         )
-        self.stdout.write(
-            f"prompt set {prompt_set} ({prompt_set.use}): {prompt_set.entries.count()} prompts"
-        )
+        count = prompt_set.entries.count()
+        self.stdout.write(f"prompt set {prompt_set} ({prompt_set.use}): {count} prompts")
+        if len(conversations) > count:
+            self.stdout.write(f"  {len(conversations) - count} rows repeat a prompt")
+        list_rows(self.stdout, "left out", bad)

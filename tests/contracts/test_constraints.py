@@ -1,0 +1,246 @@
+"""Every named constraint of our tables is violated here once, on whichever database runs the suite.
+
+Each case copies a sound row, changes what is named, and inserts the copy. The list of cases is
+compared with the models, so a constraint without a case fails.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import IntegrityError, connection, models, transaction
+from django.utils import timezone
+
+from annotate.models import (
+    Aggregation,
+    Assignment,
+    Preference,
+    PromptSet,
+    PromptSetEntry,
+    ResponseOrigin,
+    Snapshot,
+    SnapshotRow,
+)
+from rlhf_platform.accounts.models import Membership
+from tests.factories import (
+    make_annotator,
+    make_comparison,
+    make_judgment,
+    make_project,
+    make_prompt,
+    make_response,
+)
+from tests.people import People
+from training.models import Job, ModelVersion, Round, Run, RunEvent, RunMetric, Sample
+
+Rows = dict[str, models.Model]
+NOWHERE = "no"
+
+#: name of the constraint: (row to copy, what to change in the copy). "other_…" names another row.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "project_slug_in_workspace": ("project", {}),
+    "project_overlap_1_to_100": ("project", {"slug": "new", "overlap": 101}),
+    "project_lease_at_least_10_s": ("project", {"slug": "new", "lease_s": 9}),
+    "project_state": ("project", {"slug": "new", "state": NOWHERE}),
+    "guideline_version_once": ("guideline", {}),
+    "annotator_once_per_member": ("member", {}),
+    "annotator_once_per_external_name": ("imported", {}),
+    "annotator_is_a_member_or_external": ("imported", {"external_name": ""}),
+    "prompt_once_per_workspace": ("prompt", {}),
+    "prompt_set_version_once": ("prompt_set", {}),
+    "prompt_set_use": ("prompt_set", {"version": 2, "use": NOWHERE}),
+    "prompt_once_per_set": ("entry", {"position": 1}),
+    "position_once_per_set": ("entry", {"prompt": "other_prompt"}),
+    "response_once_per_prompt": ("response", {}),
+    "response_origin_once": ("origin", {}),
+    "response_origin_kind": ("origin", {"kind": NOWHERE}),
+    "comparison_once_per_project": ("comparison", {}),
+    "comparison_of_two_different_responses": (
+        "comparison",
+        {"digest": "new", "response_a": "response", "response_b": "response"},
+    ),
+    "comparison_propensity": ("comparison", {"digest": "new", "propensity": 0.0}),
+    "assignment_once_per_annotator": ("assignment", {"state": "skipped"}),
+    "assignment_state": ("assignment", {"annotator": "imported", "state": NOWHERE}),
+    "judgment_key_once_per_annotator": ("judgment", {"comparison": "other_comparison"}),
+    "judgment_one_chain_per_annotator": ("judgment", {"idempotency_key": "new"}),
+    "judgment_answer": ("judgment", {"comparison": "other_comparison", "answer": NOWHERE}),
+    "judgment_withdrawal_supersedes": (
+        "judgment",
+        {"comparison": "other_comparison", "idempotency_key": "new", "answer": "withdrawn"},
+    ),
+    "preference_once_per_aggregation": ("preference", {}),
+    "preference_probability": (
+        "preference",
+        {"comparison": "other_comparison", "probability": 1.01},
+    ),
+    "preference_outcome": ("preference", {"comparison": "other_comparison", "outcome": NOWHERE}),
+    "snapshot_number_once": ("snapshot", {}),
+    "snapshot_row_once": ("snapshot_row", {"position": 1}),
+    "snapshot_row_position": ("snapshot_row", {"digest": "new"}),
+    "snapshot_row_split": ("snapshot_row", {"digest": "new", "position": 1, "split": "dev"}),
+    "version_once_per_workspace": ("version", {}),
+    "version_is_a_base_or_has_an_adapter": ("version", {"digest": "new", "kind": "policy"}),
+    "version_state": ("version", {"digest": "new", "state": NOWHERE}),
+    "round_number_once": ("round", {}),
+    "round_method": ("round", {"number": 2, "method": "bad"}),
+    "round_state": ("round", {"number": 2, "state": NOWHERE}),
+    "run_method": ("run", {"folder": "new", "method": NOWHERE}),
+    "run_event_once": ("run_event", {}),
+    "run_metric_once": ("run_metric", {}),
+    "job_state": ("job", {"run": "other_run", "state": NOWHERE}),
+    "job_token_and_lease_iff_running": ("job", {"run": "other_run", "state": "running"}),
+    "job_run_iff_kind_run": ("job", {"run": None}),
+    "sample_once": ("sample", {}),
+    "user_email_unique_in_any_case": ("user", {"email": "BOB@EXAMPLE.ORG"}),
+    "membership_once": ("membership", {}),
+    "membership_role": ("membership", {"workspace": "elsewhere", "role": NOWHERE}),
+}
+
+
+@pytest.fixture
+def rows(people: People) -> Rows:
+    """One sound row of every table that has a constraint."""
+    workspace = people.workspace
+    project = make_project(workspace)
+    prompt, other_prompt = make_prompt(workspace, "one"), make_prompt(workspace, "two")
+    comparison = make_comparison(project, "one")
+    response = comparison.response_a
+    member = make_annotator(workspace, people.bob)
+    prompt_set = PromptSet.objects.create(workspace=workspace, name="fresh", use="fresh")
+    judgment = make_judgment(comparison, member)
+    aggregation = Aggregation.objects.create(workspace=workspace, project=project, rule={})
+    preference = Preference.objects.create(
+        workspace=workspace,
+        aggregation=aggregation,
+        comparison=comparison,
+        outcome="a",
+        probability=1.0,
+        n_a=1,
+        n_b=0,
+        n_tie=0,
+        n_both_bad=0,
+    )
+    snapshot = Snapshot.objects.create(
+        workspace=workspace,
+        project=project,
+        aggregation=aggregation,
+        number=1,
+        rule={},
+        sha256="s",
+        n_train=1,
+        n_test=0,
+    )
+    version = ModelVersion.objects.create(
+        workspace=workspace, kind="base", name="base", base={}, digest="d"
+    )
+    turn = Round.objects.create(
+        workspace=workspace,
+        project=project,
+        number=1,
+        snapshot=snapshot,
+        method="dpo",
+        reference=version,
+        fresh_prompts=prompt_set,
+    )
+    run, other_run = (
+        Run.objects.create(
+            workspace=workspace, method="dpo", config={}, folder=folder, version=version
+        )
+        for folder in ("one", "two")
+    )
+    return {
+        "elsewhere": people.elsewhere,
+        "user": people.bob,
+        "membership": Membership.objects.get(user=people.bob),
+        "project": project,
+        "guideline": project.guidelines.get(),
+        "member": member,
+        "imported": make_annotator(workspace, name="someone"),
+        "prompt": prompt,
+        "other_prompt": other_prompt,
+        "prompt_set": prompt_set,
+        "entry": PromptSetEntry.objects.create(prompt_set=prompt_set, prompt=prompt, position=0),
+        "response": response,
+        "origin": ResponseOrigin.objects.create(response=response, kind="import", reference="x"),
+        "comparison": comparison,
+        "other_comparison": make_comparison(project, "two"),
+        "assignment": Assignment.objects.create(
+            workspace=workspace,
+            comparison=comparison,
+            annotator=member,
+            swapped=False,
+            expires_at=timezone.now(),
+        ),
+        "judgment": judgment,
+        "preference": preference,
+        "snapshot": snapshot,
+        "snapshot_row": SnapshotRow.objects.create(
+            snapshot=snapshot,
+            preference=preference,
+            split="train",
+            digest="d",
+            position=0,
+            content="{}",
+        ),
+        "version": version,
+        "round": turn,
+        "run": run,
+        "other_run": other_run,
+        "run_event": RunEvent.objects.create(
+            run=run, attempt=1, seq=1, kind="progress", at=timezone.now(), body={}
+        ),
+        "run_metric": RunMetric.objects.create(run=run, name="loss", step=1, value=0, attempt=1),
+        "job": Job.objects.create(workspace=workspace, kind="run", queue="training", run=run),
+        "sample": Sample.objects.create(
+            workspace=workspace,
+            run=run,
+            version=version,
+            prompt=prompt,
+            response=make_response(prompt, "sampled"),
+            index=0,
+            seed=0,
+            finished=True,
+            tokens=1,
+        ),
+    }
+
+
+def insert_copy(row: models.Model, changes: dict[str, Any]) -> None:
+    new = copy.copy(row)
+    new.pk = None
+    for field, value in changes.items():
+        setattr(new, field, value)
+    with transaction.atomic():
+        new.save(force_insert=True)
+
+
+def constraints() -> dict[str, models.BaseConstraint]:
+    return {
+        constraint.name: constraint
+        for app in ("accounts", "annotate", "training")
+        for model in apps.get_app_config(app).get_models(include_auto_created=True)
+        for constraint in model._meta.constraints
+    }
+
+
+def test_every_constraint_of_the_models_has_a_case() -> None:
+    assert set(CASES) == set(constraints())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_database_refuses(rows: Rows, name: str) -> None:
+    source, changes = CASES[name]
+    meant = {
+        field: rows[value] if isinstance(value, str) and value in rows else value
+        for field, value in changes.items()
+    }
+    with pytest.raises(IntegrityError) as refused:
+        insert_copy(rows[source], meant)
+    # SQLite names the columns of a unique constraint, not the constraint.
+    unique = isinstance(constraints()[name], models.UniqueConstraint)
+    expected = "UNIQUE" if unique and connection.vendor == "sqlite" else name
+    assert expected in str(refused.value)
