@@ -46,3 +46,8 @@ def make_api_token(*, user: User, workspace: Workspace, name: str) -> str:
         workspace=workspace, user=user, name=name, prefix=secret[:8], digest=digest(secret)
     )
     return secret
+
+
+def revoke_api_token(*, token: ApiToken) -> None:
+    """End a token now. A second time changes nothing."""
+    ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
