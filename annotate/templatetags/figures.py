@@ -25,7 +25,7 @@ def figure(value: float | int | None) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\u202f")
     if value != 0 and abs(value) < 0.001:
-        return f"{value:.1e}"
+        return f"{value:.2g}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 

@@ -107,7 +107,7 @@ def bar_picture(value: float | None, largest: float | None, label: str = "") -> 
 @register.simple_tag
 def heat_map(names: Sequence[str], cells: dict[tuple[str, str], tuple[float, int]]) -> SafeString:
     """Annotators against annotators: the fuller the square, the more often they agree."""
-    cell, left, top = 46, 110, 26
+    cell, left, top = 46, 132, 26
     size = cell * len(names)
     parts = []
     for row, first in enumerate(names):
@@ -189,8 +189,7 @@ def forecast_picture(
     width, height, left, bottom, top = 640, 210, 46, 24, 14
     start, now = points[0][0], points[-1][0]
     # A far forecast would squeeze what was measured into a corner: the picture ends before it.
-    latest = now + 3 * max(now - start, timedelta(hours=1))
-    end = min(high or done_by or now, latest)
+    end = min(high or done_by or now, now + 3 * max(now - start, timedelta(hours=1)))
     span = max((end - start).total_seconds(), 1.0)
     base = height - bottom
     ceiling = max(total, points[-1][1], 1)
@@ -198,6 +197,13 @@ def forecast_picture(
     def place(moment: datetime, count: float) -> tuple[float, float]:
         x = left + (moment - start).total_seconds() / span * (width - left - 12)
         return min(x, width - 12.0), base - count / ceiling * (base - top)
+
+    def ahead(moment: datetime) -> tuple[float, float]:
+        """The goal at `moment`, or how far the way there is when the picture ends."""
+        if moment <= end:
+            return place(moment, total)
+        share = (end - now) / (moment - now)
+        return place(end, points[-1][1] + share * (total - points[-1][1]))
 
     goal = place(start, total)[1]
     parts = [
@@ -211,9 +217,9 @@ def forecast_picture(
     parts.append(path("curve", placed))
     if done_by is not None and done_by > now:
         if low is not None and high is not None:
-            tip = [place(min(low, latest), total), place(min(high, latest), total)]
+            tip = [ahead(low), ahead(high)]
             parts.append(path("cone", [placed[-1], *tip, placed[-1]]))
-        parts.append(path("ahead", [placed[-1], place(min(done_by, latest), total)]))
+        parts.append(path("ahead", [placed[-1], ahead(done_by)]))
     parts.append(words(left, height - 6, f"{start:%d %b}", "start"))
     x_now = placed[-1][0]
     if x_now < width - 90:

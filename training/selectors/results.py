@@ -40,10 +40,17 @@ def measures(
                 value=float(value),
                 low=metrics.get(f"{name}_low"),
                 high=metrics.get(f"{name}_high"),
-                n=n_answers if name.startswith(GENERATED) else n_pairs,
+                n=rests_on(name, n_pairs, n_answers),
             )
         )
     return found
+
+
+def rests_on(name: str, n_pairs: int | None, n_answers: int | None) -> int | None:
+    """How many rows a figure rests on; a training loss rests on none that were held out."""
+    if name.startswith(("loss/", "optim/")):
+        return None
+    return n_answers if name.startswith(GENERATED) else n_pairs
 
 
 def is_bound(name: str, metrics: Mapping[str, Any]) -> bool:

@@ -71,7 +71,7 @@ class Watch:
     run: Run | None
     pace: RunPace | None
     charts: list[tuple[Run, list[Curve]]]
-    results: list[tuple[Run, list[Measure]]]
+    results: list[tuple[str, Run, list[Measure]]]
     warnings: list[tuple[Run, str]]
     troubles: list[Trouble]
     sample: Shown | None
@@ -89,7 +89,9 @@ def watch_round(round: Round) -> Watch:
         run=newest,
         pace=run_pace(newest) if newest is not None else None,
         charts=[(run, curves) for run, curves in reversed(charts) if curves],
-        results=[(run, found) for run in runs if (found := run_measures(run))],
+        results=[
+            (STAGE_NAMES[run.stage], run, found) for run in runs if (found := run_measures(run))
+        ],
         warnings=run_warnings(runs),
         troubles=[
             Trouble(run, run.job.detail or round.reason, advice(run.job.reason))

@@ -66,4 +66,4 @@ def curve(points: Sequence[tuple[int, float]]) -> SafeString:
 
 
 def short(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.3g}" if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"
