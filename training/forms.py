@@ -83,6 +83,13 @@ class LaunchForm(forms.Form):
             reward_version=versions.filter(kind=ModelVersion.Kind.REWARD),
         )
 
+        # The newest version is often a candidate nobody has judged; start from what stands.
+        standing = versions.filter(state=ModelVersion.State.PROMOTED).exclude(
+            kind=ModelVersion.Kind.REWARD
+        )
+        base = versions.filter(kind=ModelVersion.Kind.BASE).order_by("pk")
+        self.fields["reference"].initial = standing.first() or base.first()
+
     @property
     def methods(self) -> list[tuple[str, str, str, bool]]:
         """(value, name, sentence, chosen) of every method."""

@@ -111,7 +111,11 @@ def heat_map(names: Sequence[str], cells: dict[tuple[str, str], tuple[float, int
     size = cell * len(names)
     parts = []
     for row, first in enumerate(names):
-        parts.append(words(left - 8, top + row * cell + cell / 2 + 4, shortened(first), "end"))
+        parts.append(
+            words(
+                left - 8, top + row * cell + cell / 2 + 4, f"{shortened(first)}  {row + 1}", "end"
+            )
+        )
         parts.append(words(left + row * cell + cell / 2, top - 8, row + 1))
         for column, second in enumerate(names):
             x, y = left + column * cell, top + row * cell
@@ -142,7 +146,8 @@ def heat_map(names: Sequence[str], cells: dict[tuple[str, str], tuple[float, int
 
 
 def shortened(name: str) -> str:
-    return name if len(name) <= 15 else f"{name[:14]}…"
+    """Short enough for the margin; both ends stay, since names often differ at the end."""
+    return name if len(name) <= 15 else f"{name[:7]}…{name[-6:]}"
 
 
 @register.simple_tag

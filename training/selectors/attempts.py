@@ -87,7 +87,7 @@ def flat(config: object, prefix: str = "") -> dict[str, str]:
 
 
 #: Settings that differ in every run and tell nothing.
-EXPECTED = ("adapter.init_from", "seed", "ppo.reward_adapter")
+EXPECTED = ("init_from", "seed", "_adapter")
 
 
 def config_differences(run: Run) -> tuple[Run | None, list[Difference]]:
@@ -108,5 +108,5 @@ def config_differences(run: Run) -> tuple[Run | None, list[Difference]]:
     return earlier, [
         Difference(name, before.get(name, "–"), now.get(name, "–"))
         for name in sorted(before | now)
-        if before.get(name) != now.get(name) and not name.startswith(EXPECTED)
+        if before.get(name) != now.get(name) and not name.endswith(EXPECTED)
     ]

@@ -19,13 +19,13 @@ def curve(points: Sequence[tuple[int, float]]) -> SafeString:
     steps = [step for step, _ in points]
     values = [value for _, value in points]
     low, high = min(values), max(values)
-    span = (high - low) or 1.0
+    span = high - low
     reach = (steps[-1] - steps[0]) or 1
     base = HEIGHT - BOTTOM
     placed = [
         (
             LEFT + (step - steps[0]) / reach * (WIDTH - LEFT - RIGHT),
-            TOP + (1 - (value - low) / span) * (base - TOP),
+            TOP + (1 - ((value - low) / span if span else 0.5)) * (base - TOP),
         )
         for step, value in points
     ]

@@ -17,7 +17,7 @@ from training.selectors.logs import log_tail
 from training.selectors.reasons import advice
 from training.selectors.results import run_measures
 from training.selectors.runs import run_curves
-from training.selectors.watching import run_warnings
+from training.selectors.watching import TRAINED, run_warnings
 from training.services.queueing import FINAL
 
 
@@ -39,7 +39,7 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         "history": run_history(found),
         "phases": phases(found),
         "measures": run_measures(found),
-        "curves": run_curves(found),
+        "curves": run_curves(found) if found.method in TRAINED else [],
         "warnings": [message for _, message in run_warnings([found])],
         "samples": run_samples(found),
         "config": json.dumps(found.config, indent=2, ensure_ascii=False),
