@@ -153,7 +153,7 @@ def shortened(name: str) -> str:
 @register.simple_tag
 def histogram(edges: Sequence[int], first: Sequence[int], second: Sequence[int]) -> SafeString:
     """Two distributions over the same bins: the first filled, the second as an outline."""
-    width, height, left, bottom, top = 640, 200, 34, 24, 10
+    width, height, left, bottom, top = 640, 200, 46, 26, 14
     tallest = max([*first, *second, 1])
     base = height - bottom
     step = (width - left - 8) / max(len(first), 1)
@@ -191,7 +191,7 @@ def forecast_picture(
     """Judgments over time as a line, the goal above it, and the way there at this pace."""
     if len(points) < 2:
         return ""
-    width, height, left, bottom, top = 640, 210, 46, 24, 14
+    width, height, left, bottom, top = 640, 210, 58, 26, 14
     start, now = points[0][0], points[-1][0]
     # A far forecast would squeeze what was measured into a corner: the picture ends before it.
     end = min(high or done_by or now, now + 3 * max(now - start, timedelta(hours=1)))

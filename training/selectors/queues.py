@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
@@ -57,7 +57,7 @@ def queue_states(*, workspace: Workspace) -> list[QueueState]:
         since=Coalesce(Subquery(returned.order_by("-pk").values("at")[:1]), "created_at")
     )
     rows: dict[str, dict[str, Any]] = {
-        row["queue"]: row
+        row["queue"]: cast(dict[str, Any], row)
         for row in live.values("queue").annotate(
             queued=Count("pk", filter=ours & Q(state=Job.State.QUEUED)),
             oldest=Min("since", filter=ours & Q(state=Job.State.QUEUED)),

@@ -7,3 +7,5 @@ addEventListener("keydown", (event) => {
 addEventListener("click", (event) => {
   for (const menu of openMenus()) if (!menu.contains(event.target)) menu.open = false;
 });
+// On a phone the main navigation is longer than the screen: where the reader is should be in view.
+document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
