@@ -82,11 +82,11 @@ def events_after(round: Round, cursor: Cursor | None, *, limit: int = PAGE) -> E
 def event_row(event: RunEvent) -> dict[str, Any]:
     """One event as JSON."""
     return {
+        **event.body,
         "attempt": event.attempt,
         "seq": event.seq,
         "kind": event.kind,
         "at": event.at.isoformat(timespec="milliseconds"),
-        **event.body,
     }
 
 
