@@ -101,6 +101,18 @@ def test_the_live_part_shows_stages_pace_curves_and_the_newest_answer(
     assert f'data-cursor="{running.pk}.1.5"' in whole
 
 
+def test_after_the_last_step_no_time_is_promised(
+    running: Run, people: People, client: Client
+) -> None:
+    make_event(running, 6, "progress", step=10, total_steps=10)
+    make_event(running, 7, "phase", name="save")
+    assert running.round is not None
+    client.force_login(people.rita)
+    page = client.get(f"/rounds/{running.round.pk}/live").content.decode()
+    assert "All steps are done; now: save." in page
+    assert "left in this stage" not in page
+
+
 def test_a_failed_round_says_why_and_what_to_do(people: People, client: Client) -> None:
     round = make_round(make_project(people.workspace), state="failed")
     run = make_run(round, state="failed", reason="oom", detail="the process was killed")
