@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, re_path
 
-from annotate.views import judging, projects
+from annotate.views import comparisons, judging, projects, prompts, snapshots
 
 urlpatterns = [
     path("", judging.home, name="home"),
@@ -12,5 +12,17 @@ urlpatterns = [
     path("judge/<slug:slug>/undo", judging.undo, name="undo"),
     path("projects/", projects.projects, name="projects"),
     path("projects/<slug:slug>/", projects.project, name="project"),
-    path("projects/<slug:slug>/freeze", projects.freeze, name="freeze"),
+    path("projects/<slug:slug>/settings", projects.settings, name="project_settings"),
+    path("projects/<slug:slug>/import", projects.import_file, name="import_comparisons"),
+    path("projects/<slug:slug>/comparisons/", comparisons.comparisons, name="comparisons"),
+    path("projects/<slug:slug>/comparisons/<int:pk>/", comparisons.comparison, name="comparison"),
+    path("projects/<slug:slug>/freeze", snapshots.freeze, name="freeze"),
+    path("projects/<slug:slug>/snapshots/<int:number>/", snapshots.snapshot, name="snapshot"),
+    re_path(
+        r"^projects/(?P<slug>[-\w]+)/snapshots/(?P<number>\d{1,9})/(?P<split>train|test)\.jsonl$",
+        snapshots.download,
+        name="snapshot_rows",
+    ),
+    path("prompts/", prompts.prompt_sets, name="prompt_sets"),
+    path("prompts/<int:pk>/", prompts.prompt_set, name="prompt_set"),
 ]

@@ -2,19 +2,24 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from training.views import publishing, rounds, versions
+from training.views import jobs, overview, publishing, rounds, runs, versions
 
 urlpatterns = [
+    path("overview/", overview.overview, name="overview"),
     path("rounds/", rounds.rounds, name="rounds"),
     path("rounds/<int:pk>/", rounds.round, name="round"),
-    path("rounds/<int:pk>/progress", rounds.round_progress, name="round_progress"),
+    path("rounds/<int:pk>/live", rounds.round_live, name="round_live"),
+    path("rounds/<int:pk>/events", rounds.round_events, name="round_events"),
     re_path(
         r"^rounds/(?P<pk>\d{1,9})/(?P<verb>promote|reject|cancel|retry)$",
         rounds.decide,
         name="decide",
     ),
+    path("runs/<int:pk>/", runs.run, name="run"),
     path("models/", versions.versions, name="versions"),
     path("models/<int:pk>/", versions.version, name="version"),
     path("models/<int:pk>/push", publishing.push_model, name="push_model"),
     path("snapshots/<int:pk>/push", publishing.push_snapshot, name="push_snapshot"),
+    path("jobs/", jobs.jobs, name="jobs"),
+    re_path(r"^jobs/(?P<pk>\d{1,9})/(?P<verb>cancel|retry)$", jobs.decide, name="job_decide"),
 ]

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from django.db.models import Count, Q
+from django.core.cache import cache
+from django.db.models import Count, Max, Q, QuerySet
 
-from annotate.models import Answer, Judgment, Project
+from annotate.models import Aggregation, Answer, Judgment, Project
 from annotate.statistics.agreement import Alpha, alpha_with_interval, pairwise_agreement
 from annotate.statistics.intervals import wilson
+
+#: How long a computed agreement is kept; its key names what it was computed from.
+REMEMBERED_S = 7 * 86400
+#: More people than this no longer fit a picture; the table has them all.
+LARGEST_MAP = 16
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,37 @@ class Share:
 
 def project_agreement(*, project: Project) -> Agreement:
     """Agreement on comparisons that two or more people judged, its interval clustered by prompt."""
-    rows = (
-        Judgment.objects.current()
-        .filter(comparison__project=project)
-        .values_list("comparison_id", "comparison__prompt_id", "annotator_id", "answer")
+    return agreement_of(Judgment.objects.current().filter(comparison__project=project))
+
+
+def remembered_agreement(*, project: Project) -> Agreement:
+    """`project_agreement`, computed once for each state of the judgments.
+
+    Its interval resamples a thousand times, and a page that everyone opens should not wait for it.
+    """
+    state = Judgment.objects.filter(comparison__project=project).aggregate(
+        n=Count("pk"), newest=Max("pk")
     )
+    key = f"agreement:{project.pk}:{state['n']}:{state['newest']}"
+    found = cache.get(key)
+    if found is None:
+        found = project_agreement(project=project)
+        cache.set(key, found, REMEMBERED_S)
+    return found
+
+
+def frozen_agreement(*, aggregation: Aggregation) -> Agreement:
+    """Agreement of exactly the judgments an aggregation used: what it was at that time."""
+    key = f"agreement-of-aggregation:{aggregation.pk}"
+    found = cache.get(key)
+    if found is None:
+        found = agreement_of(Judgment.objects.filter(preferences__aggregation=aggregation))
+        cache.set(key, found, REMEMBERED_S)
+    return found
+
+
+def agreement_of(judgments: QuerySet[Judgment]) -> Agreement:
+    rows = judgments.values_list("comparison_id", "comparison__prompt_id", "annotator_id", "answer")
     units: dict[int, list[str]] = defaultdict(list)
     prompts: dict[int, int] = {}
     annotators: dict[int, set[int]] = defaultdict(set)
@@ -92,6 +124,15 @@ class PairAgreement:
     share: float
     n: int
     kappa: float | None = None
+
+
+def matrix_cells(pairs: list[PairAgreement]) -> dict[str, object]:
+    """The matrix as a heat-map wants it: the names in order, and (share, n) of every two."""
+    names = sorted({name for pair in pairs for name in (pair.first, pair.second)})[:LARGEST_MAP]
+    return {
+        "names": names,
+        "cells": {(pair.first, pair.second): (pair.share, pair.n) for pair in pairs},
+    }
 
 
 def annotator_matrix(*, project: Project) -> list[PairAgreement]:

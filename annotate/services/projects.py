@@ -118,7 +118,7 @@ def update_project(
     if overlap is not None and overlap != locked.overlap:
         change_overlap(locked, overlap)
     asked = {
-        "name": name,
+        "name": name.strip() if name is not None else None,
         "state": state,
         "overlap": overlap,
         "allow_tie": allow_tie,

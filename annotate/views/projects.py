@@ -1,60 +1,122 @@
-"""The researcher's view of labelling: projects, their queue, their agreement, their snapshots."""
+"""The researcher's view of labelling: projects, their progress and agreement, their settings."""
 
 from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from annotate.errors import AnnotateError
+from annotate.forms import FreezeForm, ImportForm, NewProjectForm, SettingsForm
 from annotate.models import Project
-from annotate.selectors.progress import queue_progress
-from annotate.selectors.quality import annotator_matrix, position_share, project_agreement
+from annotate.selectors.forecast import project_forecast
+from annotate.selectors.progress import queue_progress, queue_progress_of
+from annotate.selectors.quality import (
+    annotator_matrix,
+    matrix_cells,
+    position_share,
+    remembered_agreement,
+)
 from annotate.selectors.throughput import annotator_throughput
-from annotate.services.freezing import freeze_snapshot
+from annotate.services.ingest import import_comparisons
+from annotate.services.projects import create_project, update_project
+from annotate.uploads import received
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 
 
-@require_safe
+def project_of(request: MemberRequest, slug: str) -> Project:
+    return get_object_or_404(Project, workspace=request.membership.workspace, slug=slug)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
 @requires(Role.RESEARCHER)
 def projects(request: MemberRequest) -> HttpResponse:
-    found = Project.objects.filter(workspace=request.membership.workspace).order_by("name")
-    rows = [(project, queue_progress(project=project)) for project in found]
-    return render(request, "annotate/projects.html", {"rows": rows})
+    """All projects, and the form that makes one."""
+    workspace = request.membership.workspace
+    form = NewProjectForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            made = create_project(workspace=workspace, actor=request.user, **form.cleaned_data)
+        except AnnotateError as error:
+            form.add_error("slug", str(error))
+        else:
+            messages.success(request, f"{made} is there. Bring comparisons in next.")
+            return redirect("import_comparisons", slug=made.slug)
+    found = list(Project.objects.filter(workspace=workspace).order_by("name"))
+    progress = queue_progress_of(projects=found)
+    rows = [(project, progress[project.pk]) for project in found]
+    context = {"rows": rows, "form": form}
+    return render(request, "annotate/projects.html", context, status=422 if form.errors else 200)
 
 
 @require_safe
 @requires(Role.RESEARCHER)
 def project(request: MemberRequest, slug: str) -> HttpResponse:
     """One project: can its labels be trusted, who judges how fast, what was frozen."""
-    found = get_object_or_404(Project, workspace=request.membership.workspace, slug=slug)
+    found = project_of(request, slug)
+    paces = annotator_throughput(project=found)
+    matrix = annotator_matrix(project=found)
     context = {
         "project": found,
+        "tab": "project",
         "progress": queue_progress(project=found),
-        "agreement": project_agreement(project=found),
+        "forecast": project_forecast(project=found),
+        "agreement": remembered_agreement(project=found),
         "share": position_share(project=found),
-        "paces": annotator_throughput(project=found),
-        "matrix": annotator_matrix(project=found),
+        "paces": paces,
+        "fastest": max((pace.judgments_per_hour or 0 for pace in paces), default=0),
+        "matrix": matrix,
+        "heat": matrix_cells(matrix),
         "snapshots": found.snapshots.order_by("-number"),
         "rounds": found.rounds.order_by("-number"),
+        "freeze_form": FreezeForm(),
     }
     return render(request, "annotate/project.html", context)
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @requires(Role.RESEARCHER)
-def freeze(request: MemberRequest, slug: str) -> HttpResponse:
-    found = get_object_or_404(Project, workspace=request.membership.workspace, slug=slug)
-    try:
-        snapshot = freeze_snapshot(project=found, actor=request.user)
-    except AnnotateError as error:
-        messages.error(request, str(error))
-    else:
-        messages.success(
-            request,
-            f"Snapshot {snapshot.number} is frozen: {snapshot.n_train} train rows, "
-            f"{snapshot.n_test} held out.",
-        )
-    return redirect("project", slug=slug)
+def settings(request: MemberRequest, slug: str) -> HttpResponse:
+    found = project_of(request, slug)
+    newest = found.guidelines.order_by("-version").first()
+    fields = ("name", "state", "overlap", "lease_s", "allow_tie", "allow_both_bad")
+    now = {field: getattr(found, field) for field in fields}
+    form = SettingsForm(
+        request.POST or None, initial={**now, "guidelines": newest.text if newest else ""}
+    )
+    if request.method == "POST" and form.is_valid():
+        try:
+            update_project(project=found, **form.cleaned_data)
+        except AnnotateError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, "Saved.")
+            return redirect("project_settings", slug=slug)
+    context = {"project": found, "tab": "settings", "form": form, "guideline": newest}
+    status = 422 if form.errors else 200
+    return render(request, "annotate/project_settings.html", context, status=status)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@requires(Role.RESEARCHER)
+def import_file(request: MemberRequest, slug: str) -> HttpResponse:
+    """Comparisons from a file; what cannot be used is listed line by line."""
+    found = project_of(request, slug)
+    form = ImportForm(request.POST or None, request.FILES or None)
+    context = {"project": found, "tab": "import", "form": form, "report": None, "refused": None}
+    status = 200
+    if request.method == "POST" and form.is_valid():
+        asked = form.cleaned_data
+        try:
+            with received(asked["file"]) as path:
+                context["report"] = import_comparisons(
+                    project=found, path=path, format=asked["format"], skip_bad=asked["skip_bad"]
+                )
+        except AnnotateError as error:
+            context["refused"] = error
+            status = 422
+    elif form.errors:
+        status = 422
+    return render(request, "annotate/import.html", context, status=status)

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import SimpleLazyObject
 
-from rlhf_platform.accounts.models import Membership
+from rlhf_platform.accounts.models import Membership, Role
 
 SESSION_KEY = "workspace"
 
@@ -36,5 +36,15 @@ class WorkspaceMiddleware:
 
 
 def workspace_context(request: HttpRequest) -> dict[str, Any]:
-    """Template context: the membership of the page's reader."""
-    return {"membership": getattr(request, "membership", None)}
+    """Template context: the membership of the page's reader, and the places they may go to."""
+    membership = getattr(request, "membership", None)
+    if not membership:
+        return {"membership": membership}
+    return {
+        "membership": membership,
+        "can_research": membership.allows(Role.RESEARCHER),
+        "can_admin": membership.allows(Role.ADMIN),
+        "memberships": Membership.objects.filter(user=membership.user_id)
+        .select_related("workspace")
+        .order_by("workspace__name"),
+    }

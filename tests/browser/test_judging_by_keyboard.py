@@ -74,7 +74,7 @@ def test_a_keyboard_is_enough(page: Page, live_server: LiveServer) -> None:
     assert Judgment.objects.filter(answer=Answer.WITHDRAWN).count() == 1
 
     # Keys do nothing while somebody types.
-    page.locator("summary").focus()
+    page.locator("#judge summary").focus()
     page.keyboard.press("Enter")
     page.locator("textarea").focus()
     page.keyboard.type("1 = 0 u")

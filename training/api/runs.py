@@ -12,8 +12,9 @@ from rest_framework.response import Response
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
 from training.models import Job, Run, RunEvent
-from training.selectors.events import Cursor, events_after, run_series, without_our_paths
+from training.selectors.events import Cursor, events_after
 from training.selectors.runs import run_progress
+from training.selectors.series import run_series, without_our_paths
 
 
 class RunOut(serializers.ModelSerializer[Run]):

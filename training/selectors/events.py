@@ -1,18 +1,18 @@
-"""A run's events from a cursor on, and its metrics as curves; for whoever polls."""
+"""A run's events from a cursor on, for whoever polls; and how fast a run goes."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Q
+from django.utils import timezone
 
-from training.engine.metrics import METRICS
 from training.models import Run, RunEvent
+
+#: Progress events over which the pace is measured: the recent ones, since a phase changes it.
+RECENT = 20
 
 
 @dataclass(frozen=True)
@@ -33,31 +33,54 @@ def events_after(run: Run, cursor: Cursor, *, limit: int) -> tuple[list[RunEvent
     return found[:limit], len(found) > limit
 
 
+def event_row(event: RunEvent) -> dict[str, Any]:
+    """One event as JSON."""
+    return {
+        **event.body,
+        "attempt": event.attempt,
+        "seq": event.seq,
+        "kind": event.kind,
+        "at": event.at.isoformat(timespec="milliseconds"),
+    }
+
+
 @dataclass(frozen=True)
-class Series:
-    """One metric; a value that is no finite number is None."""
+class RunPace:
+    """How far a run is, how fast it goes, and how long the rest takes at that pace."""
 
-    name: str
-    meaning: str
-    points: list[tuple[int, float | None]]
+    step: int
+    total: int
+    phase: str
+    #: Seconds a step took lately; None before the second one.
+    seconds_per_step: float | None
+    left_s: float | None
+    last_sign: datetime | None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the last sign of life is older than ten steps took, and than a minute."""
+        if self.last_sign is None:
+            return False
+        age = (timezone.now() - self.last_sign).total_seconds()
+        return age > max(60.0, 10 * (self.seconds_per_step or 0.0))
 
 
-def run_series(run: Run, *, name: str = "") -> list[Series]:
-    rows = run.metrics.order_by("name", "step")
-    if name:
-        rows = rows.filter(name=name)
-    points: dict[str, list[tuple[int, float | None]]] = defaultdict(list)
-    for metric, step, value in rows.values_list("name", "step", "value"):
-        points[metric].append((step, value if math.isfinite(value) else None))
-    return [Series(metric, METRICS.get(metric, ""), found) for metric, found in points.items()]
-
-
-def without_our_paths(value: Any) -> Any:
-    """A run's config or result with the paths of our own run folders made relative."""
-    if isinstance(value, dict):
-        return {key: without_our_paths(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [without_our_paths(inner) for inner in value]
-    if isinstance(value, str):
-        return value.replace(f"{Path(settings.RUNS_DIR)}/", "")
-    return value
+def run_pace(run: Run) -> RunPace:
+    """The pace of a run's newest attempt."""
+    newest = run.events.order_by("-attempt", "-seq").first()
+    if newest is None:
+        return RunPace(0, 0, "", None, None, None)
+    attempt = run.events.filter(attempt=newest.attempt).order_by("-seq")
+    steps = list(attempt.filter(kind="progress")[:RECENT])
+    phase = attempt.filter(kind="phase").first()
+    name = str(phase.body.get("name", "")) if phase else ""
+    if not steps:
+        start = attempt.filter(kind="start").first()
+        total = int(start.body.get("total_steps", 0)) if start else 0
+        return RunPace(0, total, name, None, None, newest.at)
+    last, first = steps[0], steps[-1]
+    step, total = int(last.body.get("step", 0)), int(last.body.get("total_steps", 0))
+    done = step - int(first.body.get("step", 0))
+    each = (last.at - first.at).total_seconds() / done if done > 0 else None
+    left = each * max(0, total - step) if each is not None else None
+    return RunPace(step, total, name, each, left, newest.at)

@@ -42,6 +42,10 @@ class Curve:
     meaning: str
     points: list[tuple[int, float]]
 
+    @property
+    def last(self) -> float:
+        return self.points[-1][1]
+
 
 def run_curves(run: Run) -> list[Curve]:
     """The run's metrics with two points or more."""

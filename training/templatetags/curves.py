@@ -10,42 +10,60 @@ from django.utils.safestring import SafeString
 
 register = template.Library()
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 320, 150, 46, 22, 8
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 320, 150, 48, 10, 22, 10
 
 
 @register.filter
 def curve(points: Sequence[tuple[int, float]]) -> SafeString:
-    """A line through (step, value) points with the lowest and highest value on the axis."""
+    """A line through (step, value) points, its lowest and highest value and its end marked."""
     steps = [step for step, _ in points]
     values = [value for _, value in points]
     low, high = min(values), max(values)
-    span = (high - low) or 1.0
+    span = high - low
     reach = (steps[-1] - steps[0]) or 1
+    base = HEIGHT - BOTTOM
     placed = [
         (
-            LEFT + (step - steps[0]) / reach * (WIDTH - LEFT - 8),
-            TOP + (1 - (value - low) / span) * (HEIGHT - BOTTOM - TOP),
+            LEFT + (step - steps[0]) / reach * (WIDTH - LEFT - RIGHT),
+            TOP + (1 - ((value - low) / span if span else 0.5)) * (base - TOP),
         )
         for step, value in points
     ]
-    path = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
-    base = HEIGHT - BOTTOM
-    frame = format_html('<line x1="{}" y1="{}" x2="{}" y2="{}"/>', LEFT, base, WIDTH - 8, base)
+    end = tuple(f"{number:.1f}" for number in placed[-1])
+    path = " L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
+    zero: SafeString | str = ""
+    if low < 0 < high:
+        y = TOP + (1 - (0 - low) / span) * (base - TOP)
+        zero = format_html(
+            '<line class="zero" x1="{}" y1="{}" x2="{}" y2="{}"/>',
+            LEFT,
+            f"{y:.1f}",
+            WIDTH - RIGHT,
+            f"{y:.1f}",
+        )
+    rules = format_html_join(
+        "",
+        '<line x1="{}" y1="{}" x2="{}" y2="{}"/>',
+        [(LEFT, y, WIDTH - RIGHT, y) for y in (TOP, (TOP + base) // 2, base)],
+    )
     labels = format_html_join(
         "",
         '<text x="{}" y="{}" text-anchor="{}">{}</text>',
         [
-            (LEFT - 5, TOP + 8, "end", f"{high:.3g}"),
-            (LEFT - 5, base, "end", f"{low:.3g}"),
+            (LEFT - 6, TOP + 4, "end", short(high)),
+            (LEFT - 6, base + 3, "end", short(low)),
             (LEFT, HEIGHT - 6, "start", f"step {steps[0]}"),
-            (WIDTH - 8, HEIGHT - 6, "end", steps[-1]),
+            (WIDTH - RIGHT, HEIGHT - 6, "end", steps[-1]),
         ],
     )
     return format_html(
-        '<svg class="curve" viewBox="0 0 {} {}" aria-hidden="true">{}{}<path d="{}"/></svg>',
-        WIDTH,
-        HEIGHT,
-        frame,
-        labels,
-        path,
-    )
+        '<svg class="curve" viewBox="0 0 {} {}" aria-hidden="true">{}{}{}'
+        '<path class="under" d="M{} {} L{} L{} {} Z"/><path d="M{}"/>'
+        '<circle cx="{}" cy="{}" r="3.5"/></svg>',
+        WIDTH, HEIGHT, rules, zero, labels,
+        LEFT, base, path, end[0], base, path, *end,
+    )  # fmt: skip
+
+
+def short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"

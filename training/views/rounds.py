@@ -2,59 +2,35 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
-from django import forms
 from django.contrib import messages
+from django.core.paginator import Paginator
+from django.db.models import Count, Q
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotate.errors import AnnotateError
 from annotate.models import Comparison, PromptSet, Snapshot
 from rlhf_platform.accounts.access import MemberRequest, requires
-from rlhf_platform.accounts.models import Role, Workspace
+from rlhf_platform.accounts.models import Role
 from training.errors import TrainingError
-from training.models import Job, ModelVersion, Round, Run
-from training.selectors.runs import answers_side_by_side, run_curves, run_progress
+from training.forms import LaunchForm
+from training.models import Round
+from training.selectors.costs import launch_hints
+from training.selectors.events import event_row, run_pace
+from training.selectors.round_events import last_cursor, read_cursor, round_events_after
+from training.selectors.runs import answers_side_by_side
+from training.selectors.watching import round_signature, watch_round
 from training.services import promoting
 from training.services.launching import launch_round
-from training.services.rounds import cancel_round, plan, retry_round
+from training.services.rounds import cancel_round, retry_round
 from training.services.versions import base_version
 
-#: Methods whose metrics are curves; the others report once.
-TRAINED = (Run.Method.SFT, Run.Method.REWARD, Run.Method.DPO, Run.Method.PPO)
-
-
-class LaunchForm(forms.Form):
-    """What a round needs; everything else has defaults (training.services.presets)."""
-
-    snapshot = forms.ModelChoiceField(Snapshot.objects.none(), empty_label=None)
-    method = forms.ChoiceField(choices=Round.Method.choices, initial=Round.Method.DPO)
-    fresh_prompts = forms.ModelChoiceField(
-        PromptSet.objects.none(), empty_label=None, label="Prompts the new policy answers"
-    )
-    reference = forms.ModelChoiceField(
-        ModelVersion.objects.none(), empty_label=None, label="Start from (and compare with)"
-    )
-    reward_version = forms.ModelChoiceField(
-        ModelVersion.objects.none(),
-        required=False,
-        empty_label="train one on this snapshot",
-        label="Reward model",
-    )
-
-    def __init__(self, *args: object, workspace: Workspace, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        versions = ModelVersion.objects.filter(workspace=workspace).order_by("-pk")
-        choices = {
-            "snapshot": Snapshot.objects.filter(workspace=workspace).order_by("-pk"),
-            "fresh_prompts": PromptSet.objects.filter(workspace=workspace).order_by("-pk"),
-            "reference": versions.exclude(kind=ModelVersion.Kind.REWARD),
-            "reward_version": versions.filter(kind=ModelVersion.Kind.REWARD),
-        }
-        for name, queryset in choices.items():
-            cast(forms.ModelChoiceField, self.fields[name]).queryset = queryset
+#: Rounds a page of the list shows.
+PER_PAGE = 30
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -72,63 +48,91 @@ def rounds(request: MemberRequest) -> HttpResponse:
             form.add_error(None, str(error))
         else:
             return redirect("round", pk=launched.pk)
-    found = Round.objects.filter(workspace=workspace).select_related("project", "snapshot")
-    context = {"form": form, "rounds": found.order_by("-pk")}
+    found = Round.objects.filter(workspace=workspace).select_related(
+        "project", "snapshot", "reference", "policy_version"
+    )
+    snapshot = Snapshot.objects.filter(workspace=workspace).order_by("-pk").first()
+    context = {
+        "form": form,
+        "page": Paginator(found.order_by("-pk"), PER_PAGE).get_page(request.GET.get("page")),
+        "snapshot": snapshot,
+        "has_prompts": PromptSet.objects.filter(workspace=workspace).exists(),
+        "hints": launch_hints(workspace=workspace, snapshot=snapshot),
+    }
     return render(request, "training/rounds.html", context, status=422 if form.errors else 200)
 
 
 def round_of(request: MemberRequest, pk: int) -> Round:
     return get_object_or_404(
-        Round.objects.select_related("project", "snapshot", "reference", "policy_version"),
+        Round.objects.select_related(
+            "project", "snapshot", "reference", "policy_version", "reward_version",
+            "fresh_prompts", "created_by",
+        ),
         pk=pk,
         workspace=request.membership.workspace,
-    )
+    )  # fmt: skip
+
+
+def live_context(found: Round) -> dict[str, Any]:
+    """What the live part of the page shows; the page and the polled fragment share it."""
+    return {
+        "round": found,
+        "watch": watch_round(found),
+        "over": found.state in Round.FINAL or found.state == Round.State.AWAITING_VERDICT,
+    }
 
 
 @require_safe
 @requires(Role.RESEARCHER)
 def round(request: MemberRequest, pk: int) -> HttpResponse:
     found = round_of(request, pk)
-    runs = list(found.runs.select_related("job").order_by("pk"))
-    newest = {run.stage: run for run in runs}
-    stages = [(name.replace("_", " "), newest.get(name)) for name in plan(found)]
-    opened = Comparison.objects.filter(project=found.project, origin_reference=f"round:{found.pk}")
+    opened = Comparison.objects.filter(
+        project=found.project, origin_reference=f"round:{found.pk}"
+    ).aggregate(n=Count("pk"), open=Count("pk", filter=Q(slots__gt=0)))
     context = {
-        "round": found,
-        "stages": stages,
-        "progress": progress_of(found),
-        "charts": [
-            (run, curves) for run in runs if run.method in TRAINED and (curves := run_curves(run))
-        ],
-        "results": [run for run in runs if run.result and run.result.get("metrics")],
-        "failed": [run for run in runs if run.job.state == Job.State.FAILED],
+        **live_context(found),
+        "signature": round_signature(found),
+        "cursor": last_cursor(found) or "",
         "answers": answers_side_by_side(found),
-        "opened": opened.count(),
-        "still_open": opened.filter(slots__gt=0).count(),
-        "over": found.state in Round.FINAL or found.state == Round.State.AWAITING_VERDICT,
+        "opened": opened["n"],
+        "still_open": opened["open"],
         "awaiting": found.state == Round.State.AWAITING_VERDICT,
         "can_retry": found.state in (Round.State.FAILED, Round.State.CANCELLED),
     }
     return render(request, "training/round.html", context)
 
 
-def progress_of(found: Round) -> dict[str, object]:
-    """What the page polls: the state and how far the newest run is."""
-    run = found.runs.order_by("-pk").first()
-    step, total = run_progress(run) if run is not None else (0, 0)
-    return {
-        "state": found.state,
-        "label": found.get_state_display(),
-        "stage": run.stage.replace("_", " ") if run is not None else "",
-        "step": step,
-        "total": total,
-    }
-
-
+@never_cache
 @require_safe
 @requires(Role.RESEARCHER)
-def round_progress(request: MemberRequest, pk: int) -> JsonResponse:
-    return JsonResponse(progress_of(round_of(request, pk)))
+def round_live(request: MemberRequest, pk: int) -> HttpResponse:
+    """The live part of the page alone, for its module to swap in."""
+    return render(request, "training/round_live.html", live_context(round_of(request, pk)))
+
+
+@never_cache
+@require_safe
+@requires(Role.RESEARCHER)
+def round_events(request: MemberRequest, pk: int) -> JsonResponse:
+    """The newest run's events after a cursor (`?after=RUN.ATTEMPT.SEQ`), and how far it is."""
+    found = round_of(request, pk)
+    page = round_events_after(found, read_cursor(request.GET.get("after", "")))
+    pace = run_pace(page.run) if page.run is not None else None
+    return JsonResponse(
+        {
+            "state": found.state,
+            "label": found.get_state_display(),
+            "signature": round_signature(found),
+            "run": page.run.pk if page.run else None,
+            "stage": page.run.stage if page.run else "",
+            "step": pace.step if pace else 0,
+            "total_steps": pace.total if pace else 0,
+            "seconds_left": pace.left_s if pace else None,
+            "events": [event_row(event) for event in page.events],
+            "cursor": str(page.cursor) if page.cursor else "",
+            "more": page.more,
+        }
+    )
 
 
 @require_POST
@@ -138,13 +142,17 @@ def decide(request: MemberRequest, pk: int, verb: str) -> HttpResponse:
     found = round_of(request, pk)
     try:
         if verb == "promote":
-            promoting.promote_round(round=found)
+            version = promoting.promote_round(round=found)
+            messages.success(request, f"{version} is promoted: sampling starts from it now.")
         elif verb == "reject":
-            promoting.reject_round(round=found)
+            version = promoting.reject_round(round=found)
+            messages.success(request, f"{version} is rejected. It stays in the registry.")
         elif verb == "cancel":
             cancel_round(round=found)
+            messages.info(request, "Cancelling: a running stage stops within seconds.")
         else:
             retry_round(round=found)
+            messages.info(request, "The stage is in the queue again.")
     except TrainingError as error:
-        messages.error(request, str(error))
+        messages.error(request, f"{str(error).capitalize()}.")
     return redirect("round", pk=pk)

@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
+from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import get_object_or_404, render
-from django.views.decorators.http import require_safe
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
 
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
+from training.errors import TrainingError
+from training.forms import SampleForm
 from training.models import ModelVersion
 from training.selectors.lineage import version_lineage
+from training.selectors.logs import adapter_files
+from training.selectors.registry import registry
+from training.selectors.results import run_measures
+from training.services.launching import launch_sampling
 
 
 @require_safe
 @requires(Role.RESEARCHER)
 def versions(request: MemberRequest) -> HttpResponse:
-    found = ModelVersion.objects.filter(workspace=request.membership.workspace)
-    found = found.select_related("parent", "run__round").order_by("-pk")
-    return render(request, "training/versions.html", {"versions": found})
+    groups = registry(workspace=request.membership.workspace)
+    return render(request, "training/versions.html", {"groups": groups})
 
 
-@require_safe
+@require_http_methods(["GET", "HEAD", "POST"])
 @requires(Role.RESEARCHER)
 def version(request: MemberRequest, pk: int) -> HttpResponse:
+    """One version, and the form that lets it answer prompts."""
+    workspace = request.membership.workspace
     found = get_object_or_404(
-        ModelVersion.objects.select_related("parent", "run__round__snapshot"),
+        ModelVersion.objects.select_related("parent", "project", "run__round__snapshot__project"),
         pk=pk,
-        workspace=request.membership.workspace,
+        workspace=workspace,
     )
-    context = {"version": found, "lineage": version_lineage(found)}
-    return render(request, "training/version.html", context)
+    form = SampleForm(request.POST or None, workspace=workspace)
+    if request.method == "POST" and form.is_valid():
+        try:
+            run = launch_sampling(version=found, **form.cleaned_data)
+        except TrainingError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, "Queued: its answers become comparisons when it has ended.")
+            return redirect("run", pk=run.pk)
+    context = {
+        "version": found,
+        "lineage": version_lineage(found),
+        "measures": run_measures(found.run) if found.run else [],
+        "files": adapter_files(found),
+        "children": found.children.order_by("-pk"),
+        "rounds": found.rounds_from_here.select_related("project").order_by("-pk")[:20],
+        "form": form,
+        "samples": found.kind != ModelVersion.Kind.REWARD,
+    }
+    return render(request, "training/version.html", context, status=422 if form.errors else 200)

@@ -1,4 +1,4 @@
-"""Changing projects; overlap = judged + leased + free places, before and after."""
+"""Changing a project: versions of its guidelines, and places that follow the overlap."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 from django.db import connection, connections  # noqa: F401 - the skip condition reads it
 
-from annotate.errors import AnnotateError, OverlapInUse, SlugTaken
+from annotate.errors import AnnotateError, OverlapInUse
 from annotate.models import Annotator, Assignment, Comparison, Project
 from annotate.services.ingest import open_comparison
 from annotate.services.judging import submit_judgment, undo_judgment
-from annotate.services.projects import create_project, update_project
+from annotate.services.projects import update_project
 from annotate.services.serving import next_assignment, skip_assignment
 from tests.factories import (
     make_annotator,
@@ -33,6 +33,53 @@ def overlap_holds(project: Project) -> bool:
         if comparison.slots != max(0, project.overlap - held - imported):
             return False
     return True
+
+
+def test_it_changes_what_is_given_and_nothing_else(people: People) -> None:
+    project = make_project(people.workspace)
+    update_project(project=project, name=" Kind ", state="paused", allow_tie=False, lease_s=60)
+    project = Project.objects.get(pk=project.pk)
+    assert (project.name, project.state, project.lease_s) == ("Kind", "paused", 60)
+    assert (project.allow_tie, project.allow_both_bad, project.overlap) == (False, True, 1)
+    assert project.guidelines.count() == 1
+
+
+def test_a_new_text_of_the_guidelines_is_a_new_version(people: People) -> None:
+    project = make_project(people.workspace)
+    update_project(project=project, guidelines="Be kind.")
+    update_project(project=project, guidelines="Be kind.")
+    assert list(project.guidelines.order_by("version").values_list("version", "text")) == [
+        (1, "Prefer the more helpful answer."),
+        (2, "Be kind."),
+    ]
+
+
+@pytest.mark.parametrize("overlap", [2, 3, 5])
+def test_places_follow_the_overlap_whatever_is_held(people: People, overlap: int) -> None:
+    project = make_project(people.workspace, overlap=4)
+    fresh, leased, judged, imported, full = (
+        make_comparison(project, prompt=f"{n}?") for n in range(5)
+    )
+    bob, rita = (make_annotator(people.workspace, who) for who in (people.bob, people.rita))
+    for comparison, priority in ((judged, 9), (leased, 8)):
+        Comparison.objects.filter(pk=comparison.pk).update(priority=priority)
+    first = next_assignment(project=project, annotator=bob)
+    assert first is not None
+    submit_judgment(assignment=first, annotator=bob, answer="left", idempotency_key="1")
+    assert next_assignment(project=project, annotator=bob) is not None
+    make_judgment(imported, make_annotator(people.workspace, name="import"))
+    for name in "abcd":
+        make_judgment(full, make_annotator(people.workspace, name=name))
+    # An undone judgment leaves a lease: one place held, not two.
+    taken = next_assignment(project=project, annotator=rita)
+    assert taken is not None
+    submit_judgment(assignment=taken, annotator=rita, answer="tie", idempotency_key="2")
+    undo_judgment(project=project, annotator=rita, idempotency_key="3")
+
+    update_project(project=project, overlap=overlap)
+    assert overlap_holds(project)
+    assert Comparison.objects.get(pk=fresh.pk).slots == overlap
+    assert Comparison.objects.get(pk=full.pk).slots == max(0, overlap - 4)
 
 
 def test_a_new_overlap_opens_and_closes_places(people: People) -> None:
@@ -95,13 +142,6 @@ def test_settings_out_of_range_are_refused(change: dict[str, object], people: Pe
     project = make_project(people.workspace)
     with pytest.raises(AnnotateError):
         update_project(project=project, **change)  # type: ignore[arg-type]
-
-
-def test_a_short_name_is_taken_once(people: People) -> None:
-    create_project(workspace=people.workspace, name="A", slug="a")
-    with pytest.raises(SlugTaken):
-        create_project(workspace=people.workspace, name="B", slug="a")
-    create_project(workspace=people.elsewhere, name="A", slug="a")
 
 
 @pytest.mark.skipif(

@@ -1,0 +1,99 @@
+"""What people fill in about projects, their data and their snapshots."""
+
+from __future__ import annotations
+
+from django import forms
+
+from annotate.formats.reading import FORMATS
+from annotate.models import Project, PromptSet
+from annotate.uploads import MAX_UPLOAD_MB
+
+ACCEPTED = ".jsonl,.gz,.json,.parquet,.txt,.csv"
+
+
+class NewProjectForm(forms.Form):
+    name = forms.CharField(max_length=120, help_text="What annotators see.")
+    slug = forms.SlugField(
+        max_length=50,
+        label="Short name",
+        help_text="For addresses and commands: letters, digits, - and _. It cannot change later.",
+    )
+    overlap = forms.IntegerField(
+        min_value=1,
+        max_value=100,
+        initial=1,
+        label="Judgments per comparison",
+        help_text="Two or more on some comparisons are what agreement is measured on.",
+    )
+    guidelines = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 6}),
+        help_text="Markdown. Annotators can open it at any time.",
+    )
+
+
+class SettingsForm(forms.Form):
+    """A project's settings; empty guidelines are guidelines too, so they are always sent."""
+
+    name = forms.CharField(max_length=120)
+    state = forms.ChoiceField(choices=Project.State.choices, label="Judging is")
+    overlap = forms.IntegerField(
+        min_value=1,
+        max_value=100,
+        label="Judgments per comparison",
+        help_text="Less than a comparison has already: it keeps them and wants no more.",
+    )
+    lease_s = forms.IntegerField(
+        min_value=10,
+        label="Seconds an annotator keeps a comparison",
+        help_text="After that it is offered to somebody else.",
+    )
+    allow_tie = forms.BooleanField(required=False, label="“Tie” may be answered")
+    allow_both_bad = forms.BooleanField(required=False, label="“Both bad” may be answered")
+    guidelines = forms.CharField(
+        required=False,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 10}),
+        help_text="Markdown. A changed text is a new version; judgments name theirs.",
+    )
+
+    def clean_guidelines(self) -> str:
+        # Browsers send \r\n; an unchanged text must not look changed.
+        return str(self.cleaned_data["guidelines"]).replace("\r\n", "\n")
+
+
+class ImportForm(forms.Form):
+    file = forms.FileField(
+        label="File",
+        help_text=f"JSON lines (.jsonl, .jsonl.gz) or Parquet, up to {MAX_UPLOAD_MB} MB.",
+        widget=forms.ClearableFileInput(attrs={"accept": ACCEPTED}),
+    )
+    format = forms.ChoiceField(
+        choices=[("auto", "recognise it"), *((name, name.upper()) for name in FORMATS)]
+    )
+    skip_bad = forms.BooleanField(required=False, label="Leave out rows that cannot be used")
+
+
+class ImportPromptsForm(forms.Form):
+    file = forms.FileField(
+        label="File",
+        help_text=f"JSON lines with a prompt each, or text, one a line; up to {MAX_UPLOAD_MB} MB.",
+        widget=forms.ClearableFileInput(attrs={"accept": ACCEPTED}),
+    )
+    name = forms.SlugField(
+        max_length=50, label="Name of the set", help_text="An existing name makes a new version."
+    )
+    use = forms.ChoiceField(
+        choices=PromptSet.Use.choices, initial=PromptSet.Use.FRESH, label="What it is for"
+    )
+    skip_bad = forms.BooleanField(required=False, label="Leave out rows that cannot be used")
+
+
+class FreezeForm(forms.Form):
+    test_percent = forms.IntegerField(
+        min_value=1,
+        max_value=90,
+        initial=20,
+        label="Held out (%)",
+        help_text="Prompts kept from training, to measure on.",
+    )

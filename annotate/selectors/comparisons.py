@@ -1,0 +1,135 @@
+"""Comparisons as a list to browse, and one with everything that was said about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import Count, QuerySet
+
+from annotate.models import Answer, Comparison, Judgment, Preference, Project, SnapshotRow
+from annotate.services.aggregation import believe
+
+FILTERS = {
+    "all": "All",
+    "open": "Open",
+    "complete": "Complete",
+    "disagreement": "Disagreement",
+}
+
+
+def browse_comparisons(*, project: Project, show: str) -> QuerySet[Comparison]:
+    """The project's comparisons in one of FILTERS, the newest first."""
+    found = Comparison.objects.filter(project=project).select_related("prompt")
+    if show == "open":
+        found = found.filter(slots__gt=0)
+    elif show == "complete":
+        found = found.filter(slots=0)
+    elif show == "disagreement":
+        split = (
+            Judgment.objects.current()
+            .filter(comparison__project=project)
+            .values("comparison")
+            .annotate(answers=Count("answer", distinct=True))
+            .filter(answers__gt=1)
+            .values("comparison")
+        )
+        found = found.filter(pk__in=split)
+    return found.order_by("-pk")
+
+
+@dataclass(frozen=True)
+class Browsed:
+    """A comparison with what its standing judgments amount to now."""
+
+    comparison: Comparison
+    counts: Counter[str]
+    outcome: str
+
+    @property
+    def judgments(self) -> int:
+        return sum(self.counts.values())
+
+
+def with_outcomes(comparisons: Sequence[Comparison]) -> list[Browsed]:
+    """The comparisons of one page, each with its counts, in one query."""
+    rows = (
+        Judgment.objects.current()
+        .filter(comparison__in=[comparison.pk for comparison in comparisons])
+        .values_list("comparison_id", "answer")
+        .annotate(n=Count("pk"))
+    )
+    counts: dict[int, Counter[str]] = {comparison.pk: Counter() for comparison in comparisons}
+    for comparison, answer, n in rows:
+        counts[comparison][answer] += n
+    return [
+        Browsed(comparison, counts[comparison.pk], outcome_of(counts[comparison.pk]))
+        for comparison in comparisons
+    ]
+
+
+def outcome_of(counts: Counter[str]) -> str:
+    """The outcome in words under the rule that freezes; empty before the first judgment."""
+    return str(Preference.Outcome(believe(counts)[0]).label) if counts else ""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A snapshot that holds the comparison, and the versions trained on it."""
+
+    row: SnapshotRow
+    versions: list[object]
+
+
+@dataclass(frozen=True)
+class ComparisonStory:
+    comparison: Comparison
+    judgments: list[Judgment]
+    counts: Counter[str]
+    outcome: str
+    taught: list[Taught]
+
+    @property
+    def n(self) -> int:
+        """Judgments that stand."""
+        return sum(self.counts.values())
+
+
+def comparison_story(comparison: Comparison) -> ComparisonStory:
+    """Every judgment ever made (superseded ones too), and where the belief went from there."""
+    judgments = list(
+        comparison.judgments.select_related(
+            "annotator__user", "guideline", "superseded_by"
+        ).order_by("pk")
+    )
+    standing = Counter(
+        j.answer
+        for j in judgments
+        if j.answer != Answer.WITHDRAWN and not hasattr(j, "superseded_by")
+    )
+    rows = (
+        SnapshotRow.objects.filter(preference__comparison=comparison)
+        .select_related("snapshot", "preference")
+        .prefetch_related("snapshot__rounds__reward_version", "snapshot__rounds__policy_version")
+        .order_by("snapshot__number")
+    )
+    return ComparisonStory(
+        comparison=comparison,
+        judgments=judgments,
+        counts=standing,
+        outcome=outcome_of(standing),
+        taught=[Taught(row, versions_of(row)) for row in rows],
+    )
+
+
+def versions_of(row: SnapshotRow) -> list[object]:
+    """The versions whose rounds trained on the row's snapshot; only its train rows taught them."""
+    if row.split != SnapshotRow.Split.TRAIN:
+        return []
+    made = (
+        version
+        for round in row.snapshot.rounds.all()
+        for version in (round.reward_version, round.policy_version)
+    )
+    return list({version.pk: version for version in made if version is not None}.values())

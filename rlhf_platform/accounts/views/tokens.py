@@ -1,0 +1,45 @@
+"""A person's own API tokens: made once, shown once, revoked at any time."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+
+from rlhf_platform.accounts.access import MemberRequest, requires
+from rlhf_platform.accounts.models import ApiToken, Role
+from rlhf_platform.accounts.secrets import make_api_token, revoke_api_token
+
+#: Characters of a token's name.
+LONGEST_NAME = 80
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@requires(Role.ANNOTATOR)
+def tokens(request: MemberRequest) -> HttpResponse:
+    """The list; a POST makes one and shows its text in this answer and never again."""
+    workspace = request.membership.workspace
+    fresh, error = "", ""
+    if request.method == "POST":
+        name = request.POST.get("name", "").strip()
+        if 1 <= len(name) <= LONGEST_NAME:
+            fresh = make_api_token(user=request.user, workspace=workspace, name=name)
+        else:
+            error = f"Give the token a name of 1 to {LONGEST_NAME} characters."
+    mine = ApiToken.objects.filter(user=request.user, workspace=workspace).order_by("-pk")
+    context = {"tokens": mine, "fresh": fresh, "error": error, "longest": LONGEST_NAME}
+    return render(request, "accounts/tokens.html", context, status=422 if error else 200)
+
+
+@require_POST
+@requires(Role.ANNOTATOR)
+def revoke(request: MemberRequest, pk: int) -> HttpResponse:
+    token = get_object_or_404(
+        ApiToken, pk=pk, user=request.user, workspace=request.membership.workspace
+    )
+    revoke_api_token(token=token)
+    messages.success(request, f"{token.name} no longer works.")
+    return redirect("tokens")

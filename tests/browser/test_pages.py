@@ -1,0 +1,152 @@
+"""The researcher's and admin's pages in a real Chromium: quiet, narrow enough, live."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from annotate.models import Comparison
+from rlhf_platform.accounts.models import Membership, Role
+from rlhf_platform.accounts.secrets import make_sign_in_link
+from tests.browser.test_judging_by_keyboard import CHROMIUM, FLAGS
+from tests.factories import make_annotator, make_comparison, make_judgment, make_project
+from tests.people import People, make_people
+from tests.training.rows import (
+    make_curve,
+    make_event,
+    make_prompt_set,
+    make_round,
+    make_run,
+    make_snapshot,
+    make_version,
+)
+from training.models import Round, Run
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium was found"),
+]
+UGLY = "x" * 300 + " <script>window.pwned = 1</script> | a | b |\n|---|---|\n| " + "y" * 200
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """A page whose console must stay silent: errors and policy violations fail the test."""
+    monkeypatch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context = browser.new_context(color_scheme=request.param)
+        opened = context.new_page()
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on(
+            "console",
+            lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None,
+        )
+        yield opened
+        browser.close()
+    assert complaints == []
+
+
+def enter(page: Page, server: LiveServer, people: People) -> None:
+    page.goto(f"{server.url}/sign-in/{make_sign_in_link(user=people.alice)}/")
+    page.get_by_role("button", name="Sign in").press("Enter")
+    page.wait_for_url("**/projects/")
+
+
+def make_lab(people: People) -> Run:
+    """Something ugly on every page."""
+    project = make_project(people.workspace)
+    project.name = "A project with a name that is rather long"
+    project.save()
+    snapshot = make_snapshot(project)
+    pair = make_comparison(project, prompt=UGLY, a=UGLY, b="")
+    for number in range(3):
+        make_judgment(
+            pair, make_annotator(people.workspace, name=f"a-very-long-source-name:{number}"),
+            "ab"[number % 2], rationale=UGLY,
+        )  # fmt: skip
+    make_prompt_set(people.workspace)
+    make_version(people.workspace, "a-version-with-a-long-name-" + "z" * 90, kind="reward")
+    run = make_run(make_round(project, snapshot=snapshot))
+    make_event(run, 0, "start", total_steps=9, device="cpu", rows=4)
+    make_event(run, 1, "warning", code="cut", message=UGLY)
+    make_event(run, 2, "sample", step=1, prompt_id="x", prompt=[], text=UGLY)
+    make_curve(run, "loss/train", 0.000001, 123456.0, -0.5)
+    return run
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_is_quiet_and_does_not_scroll_sideways(
+    page: Page, live_server: LiveServer, width: int
+) -> None:
+    people = make_people()
+    run = make_lab(people)
+    assert run.round is not None
+    pair = Comparison.objects.order_by("-pk").first()
+    assert pair is not None
+    page.set_viewport_size({"width": width, "height": 844})
+    enter(page, live_server, people)
+    for address in (
+        "/overview/", "/judge/", "/projects/", "/projects/helpful/", "/projects/helpful/settings",
+        "/projects/helpful/import", "/projects/helpful/comparisons/",
+        f"/projects/helpful/comparisons/{pair.pk}/", "/projects/helpful/snapshots/1/", "/prompts/",
+        f"/prompts/{run.round.fresh_prompts.pk}/", "/rounds/", f"/rounds/{run.round.pk}/",
+        f"/runs/{run.pk}/", "/models/",
+        f"/models/{run.version.pk}/", "/jobs/", "/members/", "/account/tokens/",
+    ):  # fmt: skip
+        reply = page.goto(live_server.url + address)
+        assert reply is not None
+        assert reply.status == 200, address
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
+        assert page.evaluate("window.pwned") is None, address
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("button, .button, nav a, select")]
+             .filter((e) => e.offsetParent && e.getBoundingClientRect().height < 43)
+             .map((e) => e.textContent.trim())"""
+    )
+    assert width == 1280 or small == []
+
+
+def test_a_running_round_changes_under_the_readers_eyes(
+    page: Page, live_server: LiveServer
+) -> None:
+    people = make_people()
+    run = make_lab(people)
+    assert run.round is not None
+    enter(page, live_server, people)
+    page.goto(f"{live_server.url}/rounds/{run.round.pk}/")
+    numbers = page.locator("figure", has_text="loss/train").locator("details")
+    numbers.locator("summary").press("Enter")
+    make_event(run, 3, "progress", step=4, total_steps=9)
+    make_curve(run, "dpo/margin", 0.1, 0.2)
+    make_event(run, 4, "metrics", step=4, values={"dpo/margin": 0.2})
+    page.get_by_text("dpo/margin", exact=True).wait_for()
+    # What was open stays open, and whoever works by keyboard stays where they were.
+    assert numbers.get_attribute("open") is not None
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+    Round.objects.filter(pk=run.round.pk).update(state="failed", reason="it broke")
+    page.get_by_role("button", name="Try that stage again").wait_for()
+
+
+def test_the_menu_and_the_skip_link_work_by_keyboard(page: Page, live_server: LiveServer) -> None:
+    people = make_people()
+    Membership.objects.create(workspace=people.elsewhere, user=people.alice, role=Role.ANNOTATOR)
+    enter(page, live_server, people)
+    page.goto(f"{live_server.url}/projects/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    menu = page.locator("details.menu")
+    menu.locator("summary").press("Enter")
+    page.keyboard.press("Escape")
+    assert menu.get_attribute("open") is None
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Elsewhere").press("Enter")
+    page.wait_for_url("**/judge/")
+    assert page.get_by_text("No project is open").count() == 1

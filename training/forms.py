@@ -1,0 +1,112 @@
+"""What people fill in to start work on models. Choices never leave the workspace."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from django import forms
+from django.db.models import QuerySet
+
+from annotate.models import Project, PromptSet, Snapshot
+from rlhf_platform.accounts.models import Workspace
+from training.models import ModelVersion, Round
+
+#: One sentence for the choice of a method.
+METHODS = {
+    Round.Method.DPO: (
+        "DPO",
+        "Learns from preferred and rejected answers directly. Stable and quick; start here.",
+    ),
+    Round.Method.PPO: (
+        "PPO",
+        "The policy answers, the reward model scores, the policy follows. Slower; it can go beyond "
+        "the answers in the data.",
+    ),
+    Round.Method.SFT: (
+        "SFT only",
+        "Imitates the preferred answers. No reward model, no comparison of the two.",
+    ),
+}
+
+
+class SnapshotField(forms.ModelChoiceField):
+    def label_from_instance(self, obj: Snapshot) -> str:
+        return f"{obj}: {obj.n_train} train rows, {obj.n_test} held out"
+
+
+class PromptSetField(forms.ModelChoiceField):
+    def label_from_instance(self, obj: PromptSet) -> str:
+        return f"{obj} ({obj.get_use_display().lower()})"
+
+
+def versions_of(workspace: Workspace) -> QuerySet[ModelVersion]:
+    return ModelVersion.objects.filter(workspace=workspace).order_by("-pk")
+
+
+def offer(form: forms.Form, **choices: QuerySet) -> None:
+    """Give each choice field its rows, and choose the newest where nothing was chosen."""
+    for name, queryset in choices.items():
+        cast(forms.ModelChoiceField, form.fields[name]).queryset = queryset
+
+
+class LaunchForm(forms.Form):
+    """What a round needs; everything else has defaults (training.services.presets)."""
+
+    snapshot = SnapshotField(Snapshot.objects.none(), empty_label=None)
+    method = forms.ChoiceField(choices=Round.Method.choices, initial=Round.Method.DPO)
+    reference = forms.ModelChoiceField(
+        ModelVersion.objects.none(), empty_label=None, label="Start from, and compare with"
+    )
+    reward_version = forms.ModelChoiceField(
+        ModelVersion.objects.none(),
+        required=False,
+        empty_label="train one on this snapshot",
+        label="Reward model",
+        help_text="Not used by SFT. One from an earlier round must be of the same base.",
+    )
+    fresh_prompts = PromptSetField(
+        PromptSet.objects.none(),
+        empty_label=None,
+        label="Prompts the new policy answers",
+        help_text="Its answers go back to the annotators as new comparisons.",
+    )
+
+    def __init__(self, *args: object, workspace: Workspace, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        versions = versions_of(workspace)
+        snapshots = Snapshot.objects.filter(workspace=workspace).select_related("project")
+        offer(
+            self,
+            snapshot=snapshots.order_by("-pk"),
+            fresh_prompts=PromptSet.objects.filter(workspace=workspace).order_by("-pk"),
+            reference=versions.exclude(kind=ModelVersion.Kind.REWARD),
+            reward_version=versions.filter(kind=ModelVersion.Kind.REWARD),
+        )
+
+        # The newest version is often a candidate nobody has judged; start from what stands.
+        standing = versions.filter(state=ModelVersion.State.PROMOTED).exclude(
+            kind=ModelVersion.Kind.REWARD
+        )
+        base = versions.filter(kind=ModelVersion.Kind.BASE).order_by("pk")
+        self.fields["reference"].initial = standing.first() or base.first()
+
+    @property
+    def methods(self) -> list[tuple[str, str, str, bool]]:
+        """(value, name, sentence, chosen) of every method."""
+        chosen = self["method"].value()
+        return [(str(value), *said, value == chosen) for value, said in METHODS.items()]
+
+
+class SampleForm(forms.Form):
+    """Which prompts a version answers, and in which project the answers are compared."""
+
+    project = forms.ModelChoiceField(Project.objects.none(), empty_label=None)
+    prompt_set = PromptSetField(PromptSet.objects.none(), empty_label=None, label="Prompts")
+
+    def __init__(self, *args: object, workspace: Workspace, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        offer(
+            self,
+            project=Project.objects.filter(workspace=workspace).order_by("name"),
+            prompt_set=PromptSet.objects.filter(workspace=workspace).order_by("-pk"),
+        )

@@ -1,0 +1,112 @@
+"""What happened to a run: its job's transitions, its warnings, its samples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from training.models import JobEvent, Run, RunEvent
+from training.selectors.reasons import advice
+from training.selectors.watching import Shown, shown
+
+#: Samples a run's page shows, the newest first.
+SAMPLES = 6
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One line of a job's history in words."""
+
+    at: datetime
+    attempt: int
+    what: str
+    why: str
+    detail: str
+
+
+WORDS = {
+    ("queued", "running"): "a worker took it",
+    ("running", "succeeded"): "done",
+    ("running", "failed"): "failed",
+    ("running", "cancelled"): "cancelled",
+    ("running", "lost"): "lost by its worker",
+    ("lost", "queued"): "back in the queue",
+    ("lost", "failed"): "given up",
+    ("failed", "queued"): "queued again",
+    ("cancelled", "queued"): "queued again",
+    ("queued", "cancelled"): "cancelled before it began",
+}
+
+
+def run_history(run: Run) -> list[Transition]:
+    events = JobEvent.objects.filter(job__run=run).order_by("pk")
+    return [
+        Transition(
+            at=event.at,
+            attempt=event.attempt,
+            what=WORDS.get(
+                (event.from_state, event.to_state), f"{event.from_state} → {event.to_state}"
+            ),
+            why=advice(event.reason).meaning if event.reason not in ("", "retry") else "",
+            detail=event.detail,
+        )
+        for event in events
+    ]
+
+
+def run_samples(run: Run) -> list[Shown]:
+    events = RunEvent.objects.filter(run=run, kind="sample").order_by("-attempt", "-seq")[:SAMPLES]
+    return [shown(event, run.round) for event in events]
+
+
+def phases(run: Run) -> list[RunEvent]:
+    """The phases, checkpoints and restarts of the newest attempt, in order."""
+    newest = run.events.order_by("-attempt").values_list("attempt", flat=True).first()
+    kinds = ["start", "phase", "checkpoint", "resumed", "end"]
+    return list(run.events.filter(attempt=newest, kind__in=kinds)) if newest else []
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One setting that differs from the last run of the same method in the project."""
+
+    name: str
+    before: str
+    now: str
+
+
+def flat(config: object, prefix: str = "") -> dict[str, str]:
+    """A config as dotted names and JSON values."""
+    if not isinstance(config, dict):
+        return {prefix.rstrip("."): json.dumps(config)}
+    found: dict[str, str] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.")
+    return found
+
+
+#: Settings that differ in every run and tell nothing.
+EXPECTED = ("init_from", "seed", "_adapter")
+
+
+def config_differences(run: Run) -> tuple[Run | None, list[Difference]]:
+    """(the earlier run of this method in the project, what is set differently now)."""
+    if run.round is None:
+        return None, []
+    earlier = (
+        Run.objects.filter(
+            round__project=run.round.project_id, method=run.method, stage=run.stage, pk__lt=run.pk
+        )
+        .select_related("round")
+        .order_by("-pk")
+        .first()
+    )
+    if earlier is None:
+        return None, []
+    before, now = flat(earlier.config), flat(run.config)
+    return earlier, [
+        Difference(name, before.get(name, "–"), now.get(name, "–"))
+        for name in sorted(before | now)
+        if before.get(name) != now.get(name) and not name.endswith(EXPECTED)
+    ]

@@ -1,0 +1,118 @@
+"""Is anything stuck? Queues, leases and jobs that ended badly, each with the reason we know."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from rlhf_platform.accounts.models import Workspace
+from training.models import Job, JobEvent
+from training.selectors.reasons import Advice, advice
+
+#: A queued job older than this with nobody at work is worth a sentence.
+PATIENCE = timedelta(seconds=30)
+#: Jobs that ended badly are shown this long.
+REMEMBERED = timedelta(days=7)
+#: A worker takes training and sampling in one loop: one waits while the other runs.
+SHARED = {
+    Job.Queue.TRAINING: (Job.Queue.TRAINING, Job.Queue.SAMPLING),
+    Job.Queue.SAMPLING: (Job.Queue.TRAINING, Job.Queue.SAMPLING),
+    Job.Queue.DEFAULT: (Job.Queue.DEFAULT,),
+}
+
+
+#: The row of a queue in which no job waits or runs.
+NOTHING: dict[str, Any] = {"queued": 0, "oldest": None, "running": 0, "overdue": 0}
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """One queue of the workspace; `stuck` says why nothing moves, and is empty when it does."""
+
+    name: str
+    queued: int
+    oldest: datetime | None
+    running: int
+    overdue: int
+    stuck: str
+
+
+def queue_states(*, workspace: Workspace) -> list[QueueState]:
+    """Depth, oldest waiting and running jobs per queue, in one query.
+
+    Whether a worker lives is only known by what it holds, so that is what the words say. The
+    device is shared by all workspaces: another's job may be what ours wait for.
+    """
+    now = timezone.now()
+    ours, running = Q(workspace=workspace), Q(state=Job.State.RUNNING)
+    # A job that came back to the queue waits from then, not from when it was made.
+    returned = JobEvent.objects.filter(job=OuterRef("pk"), to_state=Job.State.QUEUED)
+    live = Job.objects.filter(state__in=[Job.State.QUEUED, Job.State.RUNNING]).annotate(
+        since=Coalesce(Subquery(returned.order_by("-pk").values("at")[:1]), "created_at")
+    )
+    rows: dict[str, dict[str, Any]] = {
+        row["queue"]: cast(dict[str, Any], row)
+        for row in live.values("queue").annotate(
+            queued=Count("pk", filter=ours & Q(state=Job.State.QUEUED)),
+            oldest=Min("since", filter=ours & Q(state=Job.State.QUEUED)),
+            running=Count("pk", filter=ours & running),
+            overdue=Count("pk", filter=ours & running & Q(lease_until__lt=now)),
+            beating=Count("pk", filter=running & Q(lease_until__gte=now)),
+        )
+    }
+    beating: dict[str, int] = defaultdict(int, {n: row["beating"] for n, row in rows.items()})
+    states = []
+    for queue in Job.Queue:
+        row = rows.get(queue, NOTHING)
+        stuck = ""
+        if row["overdue"]:
+            stuck = "a running job's worker has stopped giving signs of life"
+        elif (
+            row["oldest"]
+            and now - row["oldest"] > PATIENCE
+            and not any(beating[name] for name in SHARED[queue])
+        ):
+            stuck = "jobs wait and no worker takes them: is one running (manage.py up)?"
+        states.append(
+            QueueState(
+                queue.label, row["queued"], row["oldest"], row["running"], row["overdue"], stuck
+            )
+        )
+    return states
+
+
+@dataclass(frozen=True)
+class BadEnd:
+    job: Job
+    advice: Advice
+
+
+def bad_ends(*, workspace: Workspace, limit: int = 10) -> list[BadEnd]:
+    """Jobs that failed or were lost lately, the newest first."""
+    found = jobs_of(workspace=workspace).filter(
+        state__in=[Job.State.FAILED, Job.State.LOST],
+        created_at__gte=timezone.now() - REMEMBERED,
+    )
+    return [BadEnd(job, advice(job.reason)) for job in found[:limit]]
+
+
+def jobs_of(*, workspace: Workspace, state: str = "") -> QuerySet[Job]:
+    """The workspace's jobs, the newest first, with what a list names of each."""
+    found = Job.objects.filter(workspace=workspace).select_related("run", "round__project")
+    if state:
+        found = found.filter(state=state)
+    return found.order_by("-pk")
+
+
+def state_counts(*, workspace: Workspace) -> list[tuple[str, str, int]]:
+    """(state, its word, how many) of the workspace's jobs."""
+    counts = dict(
+        Job.objects.filter(workspace=workspace).values_list("state").annotate(n=Count("pk"))
+    )
+    return [(str(state), str(state.label), counts.get(state, 0)) for state in Job.State]

@@ -1,0 +1,32 @@
+"""What a person may do to one job of the queue: a job of a round moves with its round."""
+
+from __future__ import annotations
+
+from training.errors import IllegalTransition
+from training.models import Job
+from training.services import queueing
+from training.services.rounds import cancel_round, retry_round
+
+
+def cancel_job(*, job: Job) -> None:
+    """Stop a job; the round it belongs to stops with it. Raises IllegalTransition if it ended."""
+    if job.state in queueing.FINAL:
+        raise IllegalTransition(f"job {job.pk} has ended already ({job.get_state_display()})")
+    if job.round is not None:
+        cancel_round(round=job.round)
+    else:
+        queueing.request_cancel(job=job)
+
+
+def retry_job(*, job: Job) -> None:
+    """Queue an ended job again, and its round with it.
+
+    Raises IllegalTransition for a job that did not fail, or whose round went on without it.
+    """
+    if job.round is None:
+        queueing.retry(job=job)
+        return
+    newest = Job.objects.filter(round=job.round).order_by("-pk").first()
+    if newest is None or newest.pk != job.pk:
+        raise IllegalTransition(f"job {job.pk} is not the stage at which its round stopped")
+    retry_round(round=job.round)

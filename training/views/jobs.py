@@ -1,0 +1,52 @@
+"""The queue as a list, and what a person may do to a job."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from rlhf_platform.accounts.access import MemberRequest, requires
+from rlhf_platform.accounts.models import Role
+from training.errors import TrainingError
+from training.models import Job
+from training.selectors.queues import jobs_of, queue_states, state_counts
+from training.services.controlling import cancel_job, retry_job
+
+PER_PAGE = 50
+
+
+@require_safe
+@requires(Role.RESEARCHER)
+def jobs(request: MemberRequest) -> HttpResponse:
+    workspace = request.membership.workspace
+    state = request.GET.get("state", "")
+    state = state if state in Job.State.values else ""
+    found = jobs_of(workspace=workspace, state=state)
+    context = {
+        "page": Paginator(found, PER_PAGE).get_page(request.GET.get("page")),
+        "state": state,
+        "counts": state_counts(workspace=workspace),
+        "queues": queue_states(workspace=workspace),
+    }
+    return render(request, "training/jobs.html", context)
+
+
+@require_POST
+@requires(Role.RESEARCHER)
+def decide(request: MemberRequest, pk: int, verb: str) -> HttpResponse:
+    job = get_object_or_404(
+        Job.objects.select_related("round"), pk=pk, workspace=request.membership.workspace
+    )
+    try:
+        if verb == "cancel":
+            cancel_job(job=job)
+            messages.info(request, f"Job {pk} is being cancelled.")
+        else:
+            retry_job(job=job)
+            messages.info(request, f"Job {pk} is in the queue again.")
+    except TrainingError as error:
+        messages.error(request, f"{str(error).capitalize()}.")
+    return redirect("jobs")
