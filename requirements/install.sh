@@ -24,7 +24,8 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && .venv/bin/python -c '
     exit 0
 fi
 echo "install: making .venv from requirements/train.lock and dev.lock (a minute or two)"
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+# A .venv without pip was interrupted while it was made.
+[ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
 pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile "$@"; }
 pip_install -r requirements/train.lock -r requirements/dev.lock
 if ! .venv/bin/python -c 'import torch' 2>.venv/torch-import.log; then
