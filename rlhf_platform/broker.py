@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +95,19 @@ def embedded_answers() -> bool:
 
 
 @contextmanager
+def without_sigint() -> Iterator[None]:
+    """Children started within the block never see a Ctrl-C: a blocked signal stays blocked there.
+
+    Valkey would end with the terminal's group, before the worker that still needs it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def embedded_broker() -> Iterator[None]:
     """Have an embedded Valkey up within the block, where the settings ask for one.
 
@@ -118,7 +132,8 @@ def embedded_broker() -> Iterator[None]:
                 unix_socket_path=socket_path(),
                 config={"appendonly": "yes", "appendfsync": "everysec"},
             )
-            server.start()
+            with without_sigint():
+                server.start()
     try:
         yield
     finally:

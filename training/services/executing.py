@@ -113,6 +113,7 @@ class Child:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONUNBUFFERED": "1",
+            "TQDM_DISABLE": "1",  # the log is read by people, a bar's thousand lines are not
             # Threads that wait by spinning take the processor from the web beside them: two busy
             # processes on two cores ran 30 % faster with waiting threads asleep, one alone as fast.
             "OMP_WAIT_POLICY": "PASSIVE",

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,18 @@ log = logging.getLogger(__name__)
 
 #: Seconds a process may take to end after SIGTERM; a training child writes its checkpoint in it.
 STOP_GRACE_S = 40
+
+
+#: What a terminal, a service manager and a closed window send.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def stop_event() -> threading.Event:
+    """An event that is set when this process is asked to stop."""
+    stopping = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
 
 
 class PortInUse(TrainingError):
@@ -48,7 +61,7 @@ def web(host: str, port: int) -> list[str]:
     return [
         sys.executable, "-m", "gunicorn", "rlhf_platform.wsgi:application",
         "--bind", f"{host}:{port}", "--worker-class", "gthread", "--workers", "1",
-        "--threads", "8", "--graceful-timeout", "30", "--no-control-socket",
+        "--threads", "8", "--graceful-timeout", "10", "--no-control-socket",
     ]  # fmt: skip
 
 
@@ -64,6 +77,9 @@ class Process:
             self._command,
             cwd=settings.BASE_DIR,
             env=os.environ | {"DATA_DIR": str(settings.DATA_DIR)},
+            # A Ctrl-C reaches the terminal's whole group; the parent alone ends its children, in
+            # order, so that the worker still has its broker while it stops.
+            start_new_session=True,
         )
 
     def keep_alive(self) -> None:

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,15 @@ from training.demo.report import Report
 from training.demo.stages import Demo, run_all
 from training.demo.words import readable
 from training.management.base import TrainingCommand
-from training.services.processes import Process, manage, require_port, running, web
+from training.services.processes import (
+    STOP_SIGNALS,
+    Process,
+    manage,
+    require_port,
+    running,
+    stop_event,
+    web,
+)
 
 #: Free space the demo asks for: a converted model, adapters, logs.
 NEEDED_BYTES = 2_000_000_000
@@ -39,7 +46,8 @@ class Command(TrainingCommand):
 
     def work(self, **options: Any) -> None:
         # SystemExit unwinds the blocks below, so that worker and broker never outlive the demo.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        for number in STOP_SIGNALS:
+            signal.signal(number, stop_early)
         serve = os.environ.get("SERVE", "1") != "0"
         folder = Path(settings.DATA_DIR)
         if serve:
@@ -74,9 +82,7 @@ class Command(TrainingCommand):
     def serve(self, port: int, worker: Process) -> None:
         person = User.objects.get(email=EMAIL)
         link = f"http://127.0.0.1:{port}/sign-in/{make_sign_in_link(user=person)}/"
-        stopping = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopping.set())
+        stopping = stop_event()
         with running("the web", web("127.0.0.1", port)) as site:
             self.stdout.write(
                 f"\nServing at http://127.0.0.1:{port}. Sign in once, within a day:\n\n  {link}\n\n"
@@ -85,6 +91,11 @@ class Command(TrainingCommand):
             while not stopping.wait(1.0):
                 worker.keep_alive()
                 site.keep_alive()
+
+
+def stop_early(number: int, _: object) -> None:
+    print("\nstopping; `make demo` goes on from here", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def prepare(folder: Path, *, fresh: bool) -> None:

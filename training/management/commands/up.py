@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import signal
-import threading
 from typing import Any
 
 from django.core.management import call_command
@@ -9,7 +7,7 @@ from django.core.management.base import CommandParser
 
 from rlhf_platform.broker import embedded_broker
 from training.management.base import TrainingCommand
-from training.services.processes import manage, require_port, running, web
+from training.services.processes import manage, require_port, running, stop_event, web
 
 
 class Command(TrainingCommand):
@@ -23,9 +21,7 @@ class Command(TrainingCommand):
         host, port = options["host"], options["port"]
         require_port(host, port)
         call_command("migrate", verbosity=0)
-        stopping = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopping.set())
+        stopping = stop_event()
         with (
             embedded_broker(),
             running("the worker", manage("worker")) as worker,
