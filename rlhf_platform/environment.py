@@ -65,11 +65,15 @@ def secret_key(folder: Path) -> str:
             raise ImproperlyConfigured("SECRET_KEY is shorter than 32 characters")
         return given
     path = folder / "secret_key"
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"DATA_DIR={folder} cannot be written ({error.strerror}); name a folder that can"
+        ) from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
         key = secrets.token_urlsafe(48)
         handle.write(key)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import resource
 import signal
@@ -24,6 +25,9 @@ from typing import Any
 
 from training.engine.errors import EngineError, Interrupted
 from training.engine.rundir import RunDir
+
+# It asks people to install `kernels`, which fetches code at run time and is kept out of the locks.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 75
 

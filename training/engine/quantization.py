@@ -5,17 +5,12 @@ NF4 with double quantization is QLoRA's layout (Dettmers et al. 2023, arXiv 2305
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
 from training.engine.config import BaseConfig
 from training.engine.errors import StepZeroError
-
-# It asks people to install `kernels`, which fetches code at run time and is kept out of the locks.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 #: bitsandbytes' layer of each quantization.
 LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}

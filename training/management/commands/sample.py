@@ -13,6 +13,10 @@ from training.services.launching import launch_sampling
 class Command(TrainingCommand):
     help = "Let a model answer prompts and open the pairs for judgment, before or after training."
 
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        # Django gives every command a --version of its own, which tells Django's.
+        return super().create_parser(*args, conflict_handler="resolve", **kwargs)
+
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--version", required=True, dest="model", help="version id or base")
         parser.add_argument("--prompts", required=True, help="short name of a prompt set")
