@@ -9,7 +9,6 @@ from django.core.cache import cache
 from django.db.models import Count, Max, Q, QuerySet
 
 from annotate.models import Aggregation, Answer, Judgment, Project
-from annotate.statistics.agreement import Alpha, alpha_with_interval, pairwise_agreement
 from annotate.statistics.intervals import wilson
 
 #: How long a computed agreement is kept; its key names what it was computed from.
@@ -81,7 +80,10 @@ def agreement_of(judgments: QuerySet[Judgment]) -> Agreement:
         units[comparison].append(answer)
         prompts[comparison] = prompt
         annotators[comparison].add(annotator)
-    found: Alpha = alpha_with_interval(list(units.values()), [prompts[unit] for unit in units])
+    # numpy comes along: a tenth of a second and 25 MB that the start of the web need not pay.
+    from annotate.statistics.agreement import alpha_with_interval
+
+    found = alpha_with_interval(list(units.values()), [prompts[unit] for unit in units])
     overlapping = {a for unit, given in units.items() if len(given) > 1 for a in annotators[unit]}
     return Agreement(
         alpha=found.value,
@@ -137,6 +139,8 @@ def matrix_cells(pairs: list[PairAgreement]) -> dict[str, object]:
 
 def annotator_matrix(*, project: Project) -> list[PairAgreement]:
     """Agreement of every two annotators of a project."""
+    from annotate.statistics.agreement import pairwise_agreement  # numpy, as above
+
     rows = Judgment.objects.current().filter(comparison__project=project)
     rows = rows.select_related("annotator__user")
     answers = [(str(row.annotator), row.comparison_id, row.answer) for row in rows]
