@@ -9,49 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from uuid import uuid4
 
 from django.conf import settings
 
 from annotate.errors import HubRefused, HubUnreachable, PushStopped
+from annotate.export.pushes import Push, Pushed
 
 log = logging.getLogger(__name__)
-
-RepoType = Literal["dataset", "model"]
-#: One half of `owner/name`, as the Hub allows it.
-NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Push:
-    """What to push where. The same `id` on a retry means: the same push, not another one."""
-
-    folder: Path
-    repo: str
-    repo_type: RepoType
-    title: str
-    public: bool = False
-    id: str = field(default_factory=lambda: uuid4().hex)
-
-    def __post_init__(self) -> None:
-        require_repo_name(self.repo)
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """Where a push ended up."""
-
-    repo: str
-    url: str
-    commit: str
-
-    def as_dict(self) -> dict[str, str]:
-        return {"repo": self.repo, "url": self.url, "commit": self.commit}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +36,6 @@ class Patience:
         ceiling = min(self.cap_s, self.base_s * 2 ** (tried - 1))
         jitter = random.uniform(0, ceiling)  # noqa: S311 - spreads load, guards nothing
         return max(jitter, trouble.retry_after_s or 0.0)
-
-
-def require_repo_name(repo: str) -> None:
-    """Raise HubRefused unless `repo` is an `owner/name` the Hub can have."""
-    owner, slash, name = repo.partition("/")
-    fits = slash and all(
-        NAME.fullmatch(part) and "--" not in part and ".." not in part for part in (owner, name)
-    )
-    if not fits or name.endswith(".git"):
-        raise HubRefused(
-            f"{repo!r} is not a repository name; write owner/name with letters, digits, '-', '_' "
-            "and '.', for example my-lab/helpful-preferences"
-        )
 
 
 def require_token() -> None:

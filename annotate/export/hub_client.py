@@ -27,7 +27,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 
 from annotate.errors import HubRefused, HubUnreachable
-from annotate.export.hub import Push, Pushed
+from annotate.export.pushes import Push, Pushed
 from rlhf_platform.http import GuardedTransport, OutgoingRefused, guarded_client
 
 log = logging.getLogger(__name__)

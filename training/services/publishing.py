@@ -15,7 +15,8 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, transaction
 
 from annotate.errors import AnnotateError, HubRefused, HubUnreachable, PushStopped
-from annotate.export.hub import Patience, Push, Pushed, push_folder, require_repo_name
+from annotate.export.hub import Patience, push_folder
+from annotate.export.pushes import Push, Pushed, require_repo_name
 from annotate.export.writers import FORMATS, export_snapshot
 from annotate.models import Snapshot
 from training.errors import LostLease

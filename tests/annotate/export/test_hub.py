@@ -16,7 +16,8 @@ from huggingface_hub import close_session, constants
 from pytest_django.fixtures import Settings
 
 from annotate.errors import HubRefused, HubUnreachable, PushStopped
-from annotate.export.hub import Patience, Push, push_folder
+from annotate.export.hub import Patience, push_folder
+from annotate.export.pushes import Push
 from tests.hub_server import TOKEN, Hub, running_hub
 
 CARD = b"---\ntags:\n- trl\n---\n# A card\n"
