@@ -42,7 +42,7 @@ class Command(TrainingCommand):
     help = "The whole loop on real data and a real small model; see also `make demo`."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 8000))
+        parser.add_argument("--port", type=int, default=os.environ.get("PORT") or "8000")
 
     def work(self, **options: Any) -> None:
         # SystemExit unwinds the blocks below, so that worker and broker never outlive the demo.
@@ -52,12 +52,15 @@ class Command(TrainingCommand):
         folder = Path(settings.DATA_DIR)
         if serve:
             require_port("127.0.0.1", options["port"])
-        prepare(folder, fresh=os.environ.get("FRESH") == "1")
+        require_own_folder(folder)
         with (folder / MARK).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise CommandError(f"another demo is running in {folder}") from None
+            if os.environ.get("FRESH") == "1":
+                empty(folder)
+            require_room(folder)
             call_command("migrate", verbosity=0)
             with embedded_broker(), running("the worker", manage("worker")) as worker:
                 self.run_loop(folder, worker)
@@ -98,21 +101,26 @@ def stop_early(number: int, _: object) -> None:
     sys.exit(128 + number)
 
 
-def prepare(folder: Path, *, fresh: bool) -> None:
-    """Have a folder with room that is the demo's own; empty when `fresh`. Raises CommandError."""
-    ours = (folder / MARK).exists()
+def require_own_folder(folder: Path) -> None:
+    """Raise CommandError for a folder that holds what no demo has put there."""
     others = [path.name for path in folder.iterdir() if path.name != "secret_key"]
-    if others and not ours:
+    if others and not (folder / MARK).exists():
         raise CommandError(
             f"{folder} holds data that is not the demo's ({', '.join(sorted(others)[:3])}); "
             "set DATA_DIR to a new folder"
         )
-    if fresh and ours:
-        connection.close()
-        for path in folder.iterdir():
-            if path.name in (MARK, "secret_key"):
-                continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def empty(folder: Path) -> None:
+    """Remove all that an earlier demo has left; the caller holds its lock."""
+    connection.close()
+    for path in folder.iterdir():
+        if path.name in (MARK, "secret_key"):
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def require_room(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
         raise CommandError(
