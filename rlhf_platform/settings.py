@@ -145,9 +145,6 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
-STATIC_ROOT.mkdir(
-    exist_ok=True
-)  # collectstatic is optional here; whitenoise warns without the folder
 STATICFILES_DIRS = [BASE_DIR / "rlhf_platform" / "static"]
 WHITENOISE_USE_FINDERS = True
 
