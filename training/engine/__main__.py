@@ -172,6 +172,7 @@ def listen(heartbeat_fd: int | None) -> None:
     """Signals ask the loop to stop at the next step; a closed pipe ends the process at once."""
     from training.engine.stopping import stop_requested
 
+    stop_requested.clear()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop_requested.set())
     if heartbeat_fd is None:

@@ -181,7 +181,10 @@ def train(run: RunDir) -> dict[str, Any]:
 
         if held_out:
             run.events.write("phase", name="evaluate")
-            after = held_out_margins(base, held_out, held_out_refs, packing, beta=config.dpo.beta)
+            with steps.weights_at_rest(state=kept):
+                after = held_out_margins(
+                    base, held_out, held_out_refs, packing, beta=config.dpo.beta
+                )
             metrics |= accuracy_after(after, held_out)
     run.events.write("phase", name="save")
     base.save_adapter(ADAPTER, run.path / "adapter")

@@ -16,6 +16,7 @@ from torch import Tensor
 from training.engine.batching import PackedRow, Packing, pack
 from training.engine.data import Tree
 from training.engine.models import Base
+from training.engine.stopping import raise_if_stopped
 
 #: Scored tokens per chunk of logits: 256 × 49,152 × 4 bytes = 50 MB for SmolLM2.
 CHUNK = 256
@@ -109,6 +110,7 @@ def response_logps(base: Base, trees: Sequence[Tree], packing: Packing) -> Tenso
     """
     result = torch.zeros(len(trees), len(trees[0].branches))
     for group in pack(trees, packing):
+        raise_if_stopped()
         indices, table = group_logps(base, group)
         result[indices] = table.cpu()
     return result

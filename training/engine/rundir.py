@@ -91,8 +91,11 @@ class EventWriter:
     """Appends numbered events to one attempt's events.jsonl, flushed line by line."""
 
     def __init__(self, path: Path) -> None:
+        earlier = path.read_bytes() if path.exists() else b""
+        self._seq = len(earlier.splitlines())
         self._handle: IO[str] = path.open("a", encoding="utf-8", newline="\n")
-        self._seq = sum(1 for _ in path.open("rb")) if path.exists() else 0
+        if earlier and not earlier.endswith(b"\n"):  # a line that a crash cut stays alone
+            self._handle.write("\n")
 
     def write(self, kind: str, **body: Any) -> None:
         event = {"seq": self._seq, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
