@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -29,7 +30,7 @@ from transformers import (
 )
 
 from training.engine.config import AdapterConfig, BaseConfig
-from training.engine.errors import BaseModelError
+from training.engine.errors import BaseModelError, OutOfSpaceError
 from training.engine.quantization import (
     keep_differentiable,
     quantization_config,
@@ -104,7 +105,13 @@ def converted_gguf(path: Path) -> Path:
     final = cache_folder() / sha256_of_file(path)[:32]
     if final.is_dir():
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BaseModelError(
+            f"{final.parent} cannot be written ({error.strerror}): converted bases are kept there; "
+            "set ENGINE_CACHE_DIR to a folder of yours"
+        ) from error
     require_space(final.parent, path.stat().st_size * GGUF_GROWTH, f"converting {path.name}")
     beside = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
     try:
@@ -127,6 +134,8 @@ def converted_gguf(path: Path) -> Path:
                 raise
     except (ValueError, KeyError, RuntimeError) as error:
         raise BaseModelError(f"{path} could not be read as GGUF: {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise OutOfSpaceError(f"{final} could not be written: {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return final
@@ -242,6 +251,11 @@ class Base:
 
     def parameters(self, name: str) -> list[nn.Parameter]:
         return [parameter for _, parameter in self._named(name)]
+
+    def scaling(self, name: str | None) -> list[float]:
+        """What each layer of an adapter multiplies its update by; empty for the bare base."""
+        layers = (getattr(module, "scaling", None) for module in self.model.modules())
+        return [each[name] for each in layers if isinstance(each, dict) and name in each]
 
     def train_only(self, name: str) -> list[nn.Parameter]:
         """Make adapter `name` the only one with gradients; returns its parameters."""
