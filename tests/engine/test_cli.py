@@ -15,7 +15,7 @@ import pytest
 
 from tests.engine.tiny import events, make_run, preference_row, result, save_tiny, user
 from training.engine.__main__ import main
-from training.engine.models import packaged_gguf
+from training.engine.sources import packaged_gguf
 
 TRAIN = [preference_row(n) for n in range(4)]
 PROMPTS = [{"id": str(n), "prompt": user(f"Question number {n}?")} for n in range(3)]

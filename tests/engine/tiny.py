@@ -15,7 +15,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from training.engine.models import packaged_gguf
+from training.engine.sources import packaged_gguf
 
 
 def save_tokenizer(folder: Path) -> Any:

@@ -94,9 +94,12 @@ def parser() -> argparse.ArgumentParser:
         help='JSON lines: {"id": …, "prompt": [{"role": …, "content": …}]}',
     )
     sample.add_argument("--out", type=Path, required=True, metavar="OUT", help="a new run folder")
-    counted = {"type": int, "metavar": "N"}
-    sample.add_argument("--samples-per-prompt", **counted, default=1, help="answers to each prompt")
-    sample.add_argument("--max-new-tokens", **counted, default=64, help="longest answer in tokens")
+    for name, default, meaning in (
+        ("--samples-per-prompt", 1, "answers to each prompt"),
+        ("--max-new-tokens", 64, "longest answer in tokens"),
+        ("--seed", 0, "the same seed gives the same answers"),
+    ):
+        sample.add_argument(name, type=int, metavar="N", default=default, help=meaning)
     sample.add_argument(
         "--temperature", type=float, metavar="T", default=1.0, help="0: most probable token"
     )
@@ -109,7 +112,6 @@ def parser() -> argparse.ArgumentParser:
         default="none",
         help="how the base is held",
     )
-    sample.add_argument("--seed", **counted, default=0, help="the same seed, the same answers")
     return top
 
 

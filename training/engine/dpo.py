@@ -24,7 +24,7 @@ from training.engine.data import Pair, encode_pairs
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import group_logps, response_logps
 from training.engine.losses import accuracy, dpo_losses
-from training.engine.models import Base, cache_folder, load_base
+from training.engine.models import Base, load_base
 from training.engine.preflight import (
     announce,
     choose_packing,
@@ -33,6 +33,7 @@ from training.engine.preflight import (
 )
 from training.engine.reward import test_pairs
 from training.engine.rundir import EventWriter, RunDir
+from training.engine.sources import cache_folder
 from training.engine.steps import Steps, batches
 
 ADAPTER = "policy"
