@@ -138,7 +138,7 @@ def train_theirs(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
-    from training.engine.models import locate
+    from training.engine.sources import locate
 
     torch.set_num_threads(THREADS)
     source = locate("demo")

@@ -15,7 +15,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from training.engine.models import packaged_gguf
+from training.engine.sources import packaged_gguf
 
 
 def save_tokenizer(folder: Path) -> Any:
@@ -26,8 +26,10 @@ def save_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def save_tiny(folder: Path, *, sliding_window: int | None = None, seed: int = 0) -> Path:
-    """A model folder that `base.source` may name."""
+def save_tiny(
+    folder: Path, *, sliding_window: int | None = None, seed: int = 0, **changes: Any
+) -> Path:
+    """A model folder that `base.source` may name; `changes` are laid over its shape."""
     tokenizer = save_tokenizer(folder)
     torch.manual_seed(seed)
     shape: dict[str, Any] = {
@@ -41,6 +43,7 @@ def save_tiny(folder: Path, *, sliding_window: int | None = None, seed: int = 0)
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.08,
         "tie_word_embeddings": True,
+        **changes,
     }
     model: Any
     if sliding_window is None:

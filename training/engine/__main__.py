@@ -3,8 +3,8 @@
 python -m training.engine run RUN_DIR      train, evaluate or sample as RUN_DIR/config.json says
 python -m training.engine sample ...       answer a file of prompts without writing a config
 
-Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json);
-75 interrupted, and the same command goes on from the checkpoint.
+Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json); 2 wrong usage;
+75 interrupted, and `run` with the same folder goes on from the checkpoint.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.engine.errors import EngineError, Interrupted
-from training.engine.rundir import RunDir
+from training.engine.errors import ConfigError, EngineError, Interrupted, UsageError
+from training.engine.rundir import RunDir, read_rows, write_file, write_result
 
 # It asks people to install `kernels`, which fetches code at run time and is kept out of the locks.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -47,8 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "sample":
             folder = write_sample_folder(options)
-            print(f"run folder: {folder}")
-            return run_folder(folder, attempt=None, heartbeat_fd=None)
+            status = run_folder(folder, attempt=None, heartbeat_fd=None)
+            if status == EXIT_DONE:
+                print(f"answers: {folder / 'samples.jsonl'}")
+            elif status == EXIT_INTERRUPTED:
+                print(f"go on with: python -m training.engine run {folder}", file=sys.stderr)
+            return status
         return run_folder(options.run_dir, options.attempt, options.heartbeat_fd)
     except EngineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -60,10 +64,16 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m training.engine",
         description="Trains, evaluates and samples from a run folder; knows nothing of Django.",
         epilog="The folder's layout: docs/reference/run-directory.md. "
-        "Exit status: 0 done, 1 refused or failed, 75 interrupted and resumable.",
+        "Exit status: 0 done, 1 refused or failed (result.json says why), 2 wrong usage, "
+        "75 interrupted and resumable.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="do what RUN_DIR/config.json says")
+    run = commands.add_parser(
+        "run",
+        help="do what RUN_DIR/config.json says",
+        description="Does what RUN_DIR/config.json says. After an interrupt (75) the same command "
+        "goes on from the newest checkpoint.",
+    )
     run.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="holds config.json and data/")
     run.add_argument("--attempt", metavar="TOKEN", help="name of this attempt (default: random)")
     run.add_argument(
@@ -72,18 +82,40 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="read end of a pipe: the run stops at once when it closes",
     )
-    sample = commands.add_parser("sample", help="answer a file of prompts")
-    sample.add_argument("--base", default="demo", help="demo, a Hub id, a folder or a .gguf file")
-    sample.add_argument("--adapter", type=Path, help="PEFT folder of a policy")
-    sample.add_argument(
-        "--prompts", type=Path, required=True, help='JSON lines: {"prompt": [{role, content}]}'
+    sample = commands.add_parser(
+        "sample",
+        help="answer a file of prompts",
+        description="Answers every prompt and writes OUT/samples.jsonl, one answer a line.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    sample.add_argument("--out", type=Path, required=True, help="a new run folder")
-    sample.add_argument("--samples-per-prompt", type=int, default=1)
-    sample.add_argument("--max-new-tokens", type=int, default=64)
-    sample.add_argument("--temperature", type=float, default=1.0, help="0: most probable token")
-    sample.add_argument("--quantization", default="none", help="none, int8 or nf4")
-    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--base", default="demo", help="demo, a Hub id, a folder or a .gguf file")
+    sample.add_argument("--adapter", type=Path, metavar="FOLDER", help="PEFT folder of a policy")
+    sample.add_argument(
+        "--prompts",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help='JSON lines: {"id": …, "prompt": [{"role": …, "content": …}]}',
+    )
+    sample.add_argument("--out", type=Path, required=True, metavar="OUT", help="a new run folder")
+    for name, default, meaning in (
+        ("--samples-per-prompt", 1, "answers to each prompt"),
+        ("--max-new-tokens", 64, "longest answer in tokens"),
+        ("--seed", 0, "the same seed gives the same answers"),
+    ):
+        sample.add_argument(name, type=int, metavar="N", default=default, help=meaning)
+    sample.add_argument(
+        "--temperature", type=float, metavar="T", default=1.0, help="0: most probable token"
+    )
+    sample.add_argument(
+        "--top-p", type=float, metavar="P", default=1.0, help="1: the whole distribution"
+    )
+    sample.add_argument(
+        "--quantization",
+        choices=("none", "int8", "nf4"),
+        default="none",
+        help="how the base is held",
+    )
     return top
 
 
@@ -93,7 +125,6 @@ def write_sample_folder(options: argparse.Namespace) -> Path:
 
     from training.engine.config import from_dict, to_dict
     from training.engine.errors import RunFolderError
-    from training.engine.rundir import read_rows, write_file
 
     rows = read_rows(options.prompts)
     config = from_dict(
@@ -106,13 +137,17 @@ def write_sample_folder(options: argparse.Namespace) -> Path:
                 "samples_per_prompt": options.samples_per_prompt,
                 "max_new_tokens": options.max_new_tokens,
                 "temperature": options.temperature,
+                "top_p": options.top_p,
             },
         }
     )
     folder: Path = options.out
     if (folder / "config.json").exists():
         raise RunFolderError(f"{folder} already holds a run; give a new folder")
-    (folder / "data").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{folder} cannot be written: {error.strerror}") from error
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_file(folder / config.data.prompts, lines)
     write_file(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
@@ -123,7 +158,11 @@ def run_folder(path: Path, attempt: str | None, heartbeat_fd: int | None) -> int
     """Run one folder to its end and publish result.json. Returns the exit status."""
     started = time.monotonic()
     listen(heartbeat_fd)
-    run = RunDir(path, attempt)
+    try:
+        run = RunDir(path, attempt)
+    except ConfigError as error:
+        refuse_config(path, f"{error}")
+        raise
     try:
         module = importlib.import_module(METHODS[run.config.method])
         found = module.train(run)
@@ -136,13 +175,23 @@ def run_folder(path: Path, attempt: str | None, heartbeat_fd: int | None) -> int
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
     except Exception as error:
-        # Not one of ours: a bug or a failing library. The traceback is for the log, the sentence
-        # for the person; re-raising would leave the folder without a result.
-        traceback.print_exc()
-        publish(run, started, status="failed", reason=f"{type(error).__name__}: {error}")
+        # Not one of ours: a bug or a failing library. The traceback is for whoever mends it, the
+        # sentence for the person; re-raising would leave the folder without a result.
+        reason = f"{type(error).__name__}: {error}"
+        trace = run.attempt_path / "traceback.txt"
+        write_file(trace, "".join(traceback.format_exception(error)))
+        print(f"{reason} (not expected; traceback: {trace})", file=sys.stderr)
+        publish(run, started, status="failed", reason=reason)
         return EXIT_FAILED
     publish(run, started, status="done", reason=None, **found)
     return EXIT_DONE
+
+
+def refuse_config(path: Path, reason: str) -> None:
+    """result.json for a config that names no run: all that is known is why."""
+    if not (path / "result.json").exists():
+        nothing = {"steps": 0, "rows": 0, "metrics": {}, "adapter": None, "versions": {}}
+        write_result(path, {"status": "refused", "method": None, "reason": reason, **nothing})
 
 
 def publish(run: RunDir, started: float, *, status: str, reason: str | None, **found: Any) -> None:
@@ -157,7 +206,7 @@ def publish(run: RunDir, started: float, *, status: str, reason: str | None, **f
         "config_sha256": run.config_sha256,
         "data_sha256": run.data_sha256(),
     }
-    run.publish_result(result)
+    write_result(run.path, result)
     run.events.write("end", status=status)
     run.events.close()
 
@@ -176,10 +225,18 @@ def listen(heartbeat_fd: int | None) -> None:
     """Signals ask the loop to stop at the next step; a closed pipe ends the process at once."""
     from training.engine.stopping import stop_requested
 
+    stop_requested.clear()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop_requested.set())
     if heartbeat_fd is None:
         return
+    try:
+        os.fstat(heartbeat_fd)
+    except OSError as error:
+        raise UsageError(
+            f"--heartbeat-fd {heartbeat_fd} is not open here ({error.strerror}): the run would not "
+            "notice when its supervisor is gone"
+        ) from None
 
     def watch() -> None:
         while os.read(heartbeat_fd, 4096):

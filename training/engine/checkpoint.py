@@ -20,6 +20,8 @@ from torch import Tensor
 from training.engine.rundir import RunDir, publish_folder, require_space, sha256_of_file, write_file
 
 VERSION = 1
+#: What a checkpoint holds beside its manifest.
+FILES = ("tensors.safetensors", "state.json")
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,17 @@ def save_checkpoint(run: RunDir, checkpoint: Checkpoint) -> Path:
     size = sum(t.numel() * t.element_size() for t in checkpoint.tensors.values())
     require_space(folder, 2 * size + 16_000_000, f"the checkpoint of step {checkpoint.step}")
     final = folder / f"step-{checkpoint.step:08d}"
-    if final.exists():
-        return final
+    if final.exists():  # this attempt was started twice under one name
+        if not what_is_wrong(run, final):
+            return final
+        shutil.rmtree(final)
     beside = folder / f".{final.name}.{secrets.token_hex(4)}"
     beside.mkdir()
     try:
         tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
         tensors["rng/torch"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["rng/cuda"] = torch.cuda.get_rng_state()
         save_file(tensors, beside / "tensors.safetensors")
         write_file(beside / "state.json", json.dumps(checkpoint.state))
         manifest = {
@@ -52,10 +58,7 @@ def save_checkpoint(run: RunDir, checkpoint: Checkpoint) -> Path:
             "step": checkpoint.step,
             "config_sha256": run.config_sha256,
             "data_sha256": run.data_sha256(),
-            "files": {
-                name: sha256_of_file(beside / name)
-                for name in ("tensors.safetensors", "state.json")
-            },
+            "files": {name: sha256_of_file(beside / name) for name in FILES},
         }
         write_file(beside / "manifest.json", json.dumps(manifest, indent=2))
         publish_folder(beside, final)
@@ -74,6 +77,8 @@ def newest_checkpoint(run: RunDir) -> Checkpoint | None:
             continue
         tensors = load_file(folder / "tensors.safetensors")
         torch.set_rng_state(tensors.pop("rng/torch"))
+        if "rng/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["rng/cuda"])
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return Checkpoint(int(folder.name.removeprefix("step-")), tensors, state)
     return None
@@ -89,9 +94,9 @@ def what_is_wrong(run: RunDir, folder: Path) -> str:
             return "made with another config"
         if manifest["data_sha256"] != run.data_sha256():
             return "made from other data"
-        for name, digest in manifest["files"].items():
-            if sha256_of_file(folder / name) != digest:
+        for name in FILES:
+            if sha256_of_file(folder / name) != manifest["files"][name]:
                 return f"{name} has changed since it was written"
-    except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         return f"cannot be read ({error})"
     return ""

@@ -8,11 +8,14 @@ computed once per data and weights, then read from the cache.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,7 +24,7 @@ from training.engine.data import Pair, encode_pairs
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import group_logps, response_logps
 from training.engine.losses import accuracy, dpo_losses
-from training.engine.models import Base, cache_folder, load_base
+from training.engine.models import Base, load_base
 from training.engine.preflight import (
     announce,
     choose_packing,
@@ -29,7 +32,8 @@ from training.engine.preflight import (
     seed_everything,
 )
 from training.engine.reward import test_pairs
-from training.engine.rundir import RunDir
+from training.engine.rundir import EventWriter, RunDir
+from training.engine.sources import cache_folder
 from training.engine.steps import Steps, batches
 
 ADAPTER = "policy"
@@ -37,14 +41,17 @@ REFERENCE = "reference"
 
 
 def reference_logps(
-    base: Base, name: str | None, pairs: Sequence[Pair], packing: Packing
+    base: Base, name: str | None, pairs: Sequence[Pair], packing: Packing, events: EventWriter
 ) -> Tensor:
     """The reference's log-probs of (chosen, rejected), cached by what they depend on.
 
-    The key covers every weight and buffer of base and reference, the tokens (so tokeniser, template
-    and truncation), the compute type and the packing. Returns: (len(pairs), 2)
+    The key covers every weight and buffer of base and reference, how they are used (the model's
+    config, LoRA scaling, compute type, device), the tokens (so tokeniser, template and truncation)
+    and the packing. A cache that cannot be read or written costs time. Returns: (len(pairs), 2)
     """
-    digest = hashlib.sha256(f"{base.config.dtype} {packing} {torch.__version__}".encode())
+    facts = [base.config.dtype, base.device.type, packing, torch.__version__]
+    facts += [base.causal.config.to_json_string(), base.scaling(name)]
+    digest = hashlib.sha256(repr(facts).encode())
     for key, tensor in sorted(base.model.state_dict().items()):
         if ".lora_" in key and (name is None or f".{name}." not in key):
             continue  # other adapters do not touch the reference
@@ -53,14 +60,19 @@ def reference_logps(
         digest.update(data.numpy().tobytes())
     digest.update(repr([pair.tree for pair in pairs]).encode())
     path = cache_folder() / "logps" / f"{digest.hexdigest()}.safetensors"
-    if path.is_file():
+    with contextlib.suppress(OSError, SafetensorError, KeyError):
         return load_file(path)["logps"]
     with base.use(name):
         logps = response_logps(base, [pair.tree for pair in pairs], packing)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{id(logps)}.tmp")
-    save_file({"logps": logps}, beside)
-    beside.replace(path)
+    beside = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"logps": logps}, beside)
+        beside.replace(path)
+    except (OSError, SafetensorError) as error:
+        events.warning("not_cached", f"the reference's log-probs were not cached: {error}")
+        with contextlib.suppress(OSError):
+            beside.unlink()
     return logps
 
 
@@ -118,10 +130,12 @@ def train(run: RunDir) -> dict[str, Any]:
     run.events.write("phase", name="reference")
     used = sorted({index for batch in plan for index in batch})
     references = torch.zeros(len(pairs), 2)
-    references[used] = reference_logps(base, reference, [pairs[i] for i in used], packing)
+    references[used] = reference_logps(
+        base, reference, [pairs[i] for i in used], packing, run.events
+    )
     metrics: dict[str, float] = {}
     if held_out:
-        held_out_refs = reference_logps(base, reference, held_out, packing)
+        held_out_refs = reference_logps(base, reference, held_out, packing, run.events)
 
     with base.use(ADAPTER):
         checkpoint = steps.resume()
@@ -181,7 +195,10 @@ def train(run: RunDir) -> dict[str, Any]:
 
         if held_out:
             run.events.write("phase", name="evaluate")
-            after = held_out_margins(base, held_out, held_out_refs, packing, beta=config.dpo.beta)
+            with steps.weights_at_rest(state=kept):
+                after = held_out_margins(
+                    base, held_out, held_out_refs, packing, beta=config.dpo.beta
+                )
             metrics |= accuracy_after(after, held_out)
     run.events.write("phase", name="save")
     base.save_adapter(ADAPTER, run.path / "adapter")

@@ -7,6 +7,10 @@ class EngineError(Exception):
     """Raised when a run cannot go on; `main` writes the text to result.json and exits with 1."""
 
 
+class UsageError(EngineError):
+    """Raised when the command line asks for what cannot be, though it parses."""
+
+
 class ConfigError(EngineError):
     """Raised when config.json is not JSON, names unknown fields, or holds impossible values."""
 

@@ -61,7 +61,7 @@ def train(run: RunDir) -> dict[str, Any]:
         step = report(run, step, total, metrics)
     if settings.policy_adapter is not None:
         run.events.write("phase", name="policy")
-        references = reference_logps(base, reference, pairs, packing)
+        references = reference_logps(base, reference, pairs, packing, run.events)
         with base.use(ADAPTER):
             margins = held_out_margins(base, pairs, references, packing, beta=settings.beta)
         metrics |= accuracy_after(margins, pairs)

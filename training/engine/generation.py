@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from training.engine.models import Base
+from training.engine.stopping import raise_if_stopped
 
 #: Rows decoded side by side.
 BATCH = 32
@@ -111,6 +112,7 @@ def decode(
     live = list(range(len(seeds)))  # rows still in the batch
     ended: set[int] = set()
     for _ in range(max_new_tokens):
+        raise_if_stopped()
         draws = torch.tensor([float(torch.rand((), generator=generators[row])) for row in live])
         tokens = pick(logits, draws.to(base.device), temperature=temperature, top_p=top_p)
         for row, token in zip(live, tokens.tolist(), strict=True):

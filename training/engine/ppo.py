@@ -97,7 +97,11 @@ def train(run: RunDir) -> dict[str, Any]:
     for update in range(first, ppo.updates):
         chosen = [prompts[index] for index in order[update]]
         # 1. roll out and 2. score: answers of the policy, the reward adapter's score of each
-        rollouts = roll_out(base, chosen, packing, seed=config.seed * 1_000_003 + update, **parts)
+        state = kept | {"shared": packing.shared}
+        with steps.weights_at_rest(update, state):
+            rollouts = roll_out(
+                base, chosen, packing, seed=config.seed * 1_000_003 + update, **parts
+            )
         mask = rollouts.mask
         # 3. rewards: the score at the last token, minus the KL to the reference at every token
         rewards = kl_shaped_rewards(
@@ -128,10 +132,11 @@ def train(run: RunDir) -> dict[str, Any]:
         run.events.metrics(update + 1, values)
         show_sample(run, base, chosen, rollouts, step=update + 1)
         run.events.write("progress", step=update + 1, total_steps=ppo.updates)
-        steps.pause_if_asked(update + 1, state=kept | {"shared": packing.shared})
+        steps.pause_if_asked(update + 1, state=state)
 
     run.events.write("phase", name="evaluate")
-    after = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
+    with steps.weights_at_rest(ppo.updates, kept | {"shared": packing.shared}):
+        after = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
     run.events.write("phase", name="save")
     base.save_adapter(ADAPTER, run.path / "adapter")
     metrics = {

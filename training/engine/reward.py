@@ -30,6 +30,7 @@ from training.engine.preflight import (
 )
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps, batches
+from training.engine.stopping import raise_if_stopped
 
 ADAPTER = "reward"
 
@@ -53,6 +54,7 @@ def tree_scores(base: Base, head: ScalarHead, trees: Sequence[Tree], packing: Pa
     """
     result = torch.zeros(len(trees), len(trees[0].branches))
     for group in pack(trees, packing):
+        raise_if_stopped()
         indices, table = group_scores(base, head, group)
         result[indices] = table.cpu()
     return result
@@ -101,7 +103,8 @@ def train(run: RunDir) -> dict[str, Any]:
 
     with base.use(ADAPTER):
         packing = choose_packing(run, base, [pair.tree for pair in pairs])
-        steps.resume()
+        checkpoint = steps.resume()
+        loss_of_step = float(checkpoint.state["loss"]) if checkpoint is not None else 0.0
         run.events.write("phase", name="train")
         for batch in plan[steps.step :]:
             # 1. score chosen and rejected in one packed pass, a group of rows at a time
@@ -132,19 +135,21 @@ def train(run: RunDir) -> dict[str, Any]:
             # 3. update
             taken = steps.take()
             # 4. log, save
+            loss_of_step = losses.mean().item()
             values = {
-                "loss/train": losses.mean().item(),
+                "loss/train": loss_of_step,
                 "reward/accuracy": accuracy(margins).item(),
                 "reward/margin": margins.mean().item(),
             }
             run.events.metrics(steps.step, values | taken)
             steps.progress()
-            steps.pause_if_asked()
+            steps.pause_if_asked(state={"loss": loss_of_step})
 
-        metrics: dict[str, float] = {"loss/train": losses.mean().item()} if plan else {}
+        metrics = {"loss/train": loss_of_step}
         if held_out:
             run.events.write("phase", name="evaluate")
-            metrics |= held_out_metrics(base, head, held_out, packing)
+            with steps.weights_at_rest(state={"loss": loss_of_step}):
+                metrics |= held_out_metrics(base, head, held_out, packing)
     run.events.write("phase", name="save")
     base.save_reward_adapter(ADAPTER, head, run.path / "adapter")
     return {

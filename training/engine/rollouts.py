@@ -15,6 +15,7 @@ from training.engine.generation import Generation, generate
 from training.engine.logprobs import row_states, token_logps
 from training.engine.models import Base, ScalarHead
 from training.engine.reward import tree_scores
+from training.engine.stopping import raise_if_stopped
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def roll_out(
     logps, ref_logps, values = (torch.zeros(len(trees), width) for _ in range(3))
     with torch.no_grad():
         for group in pack(trees, packing):
+            raise_if_stopped()
             with base.use(policy):
                 rows, new, value = policy_tables(base, value_head, group, width, temperature)
             with base.use(reference):

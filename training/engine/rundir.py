@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -69,6 +70,8 @@ def read_rows(path: Path) -> list[Row]:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start})") from None
     rows: list[Row] = []
@@ -91,18 +94,36 @@ class EventWriter:
     """Appends numbered events to one attempt's events.jsonl, flushed line by line."""
 
     def __init__(self, path: Path) -> None:
-        self._handle: IO[str] = path.open("a", encoding="utf-8", newline="\n")
-        self._seq = sum(1 for _ in path.open("rb")) if path.exists() else 0
+        earlier = path.read_bytes() if path.exists() else b""
+        self._seq = len(earlier.splitlines())
+        self._path = path
+        self._handle: IO[bytes] = path.open("ab", buffering=0)
+        if earlier and not earlier.endswith(b"\n"):  # a line that a crash cut stays alone
+            self._append(b"\n")
 
     def write(self, kind: str, **body: Any) -> None:
         event = {"seq": self._seq, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         line = json.dumps({**event, "kind": kind, **body}, ensure_ascii=False, allow_nan=False)
-        self._handle.write(line + "\n")
-        self._handle.flush()
+        self._append(line.encode() + b"\n")
         self._seq += 1
 
+    def _append(self, line: bytes) -> None:
+        try:
+            written = self._handle.write(line)
+        except OSError as error:
+            raise OutOfSpaceError(
+                f"{self._path} could not be written: {error.strerror}; make room and start again"
+            ) from error
+        if written != len(line):
+            raise OutOfSpaceError(f"{self._path} has no room left; make room and start again")
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self.write("metrics", step=step, values={name: float(v) for name, v in values.items()})
+        """One point of each curve. What is not a number cannot be drawn: it is named instead."""
+        lost = sorted(name for name, value in values.items() if not math.isfinite(value))
+        good = {name: float(value) for name, value in values.items() if name not in lost}
+        self.write("metrics", step=step, values=good)
+        if lost:
+            self.warning("not_finite", f"step {step}: {', '.join(lost)} left the range of numbers")
 
     def warning(self, code: str, message: str) -> None:
         self.write("warning", code=code, message=message)
@@ -121,16 +142,17 @@ class RunDir:
             raise RunFolderError(f"{path} holds no config.json; is it a run folder?")
         self.config = read_config(self.path / "config.json")
         if (self.path / "result.json").exists():
-            raise RunFolderError(
-                f"{path} already holds a finished run (result.json); start the next in a new folder"
-            )
+            raise RunFolderError(how_it_ended(self.path / "result.json"))
         self.config_sha256 = config_digest(self.config)
         self.attempt = attempt or secrets.token_hex(8)
         if not self.attempt.replace("-", "").isalnum():
             raise RunFolderError(f"--attempt {self.attempt!r}: use letters, digits and dashes")
         self.attempt_path = self.path / "attempts" / self.attempt
         self._claim()
-        self.events = EventWriter(self.attempt_path / "events.jsonl")
+        try:
+            self.events = EventWriter(self.attempt_path / "events.jsonl")
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def _claim(self) -> None:
         """Refuse another config's attempts, then make this attempt's folder."""
@@ -150,6 +172,8 @@ class RunDir:
         """SHA-256 over the names and hashes of all data files."""
         digest = hashlib.sha256()
         for path in sorted((self.path / "data").glob("*.jsonl")):
+            if not path.is_file():
+                continue
             digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
         return digest.hexdigest()
 
@@ -161,9 +185,26 @@ class RunDir:
         found = self.path.glob("attempts/*/checkpoints/step-*")
         yield from sorted(found, key=lambda path: path.name, reverse=True)
 
-    def publish_result(self, result: Mapping[str, Any]) -> None:
-        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-        write_file(self.path / "result.json", text)
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """result.json, written last and once. Metrics that are not finite are left out: not JSON."""
+    finite = {k: v for k, v in result["metrics"].items() if math.isfinite(v)}
+    text = json.dumps({**result, "metrics": finite}, indent=2, ensure_ascii=False) + "\n"
+    write_file(folder / "result.json", text)
+
+
+def how_it_ended(path: Path) -> str:
+    """Why a folder with a result is not run again, and what to do."""
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        status = "done"
+    if status == "done":
+        return f"{path.parent} already holds a finished run; start the next in a new folder"
+    return (
+        f"{path.parent} holds a run that was {status} ({path.name} says why); move {path.name} "
+        "away to try again, or start in a new folder"
+    )
 
 
 def read_config(path: Path) -> RunConfig:

@@ -38,7 +38,9 @@ def train(run: RunDir) -> dict[str, Any]:
 
     loss_of_step = 0.0
     with base.use(ADAPTER):
-        steps.resume()
+        checkpoint = steps.resume()
+        if checkpoint is not None:
+            loss_of_step = float(checkpoint.state["loss"])
         run.events.write("phase", name="train")
         for batch in plan[steps.step :]:
             # 1. pack the conversations; the loss is normalised by the tokens of the whole batch
@@ -58,7 +60,7 @@ def train(run: RunDir) -> dict[str, Any]:
             # 4. log, save
             run.events.metrics(steps.step, {"loss/train": loss_of_step} | taken)
             steps.progress()
-            steps.pause_if_asked()
+            steps.pause_if_asked(state={"loss": loss_of_step})
     run.events.write("phase", name="save")
     base.save_adapter(ADAPTER, run.path / "adapter")
     metrics = {"loss/train": loss_of_step}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -63,6 +64,13 @@ class Steps:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         norm = nn.utils.clip_grad_norm_(list(self._named.values()), self._config.max_grad_norm)
+        if not math.isfinite(float(norm)):
+            # a finite loss may still have such a gradient, and one step would spoil every weight
+            raise NonFiniteLossError(
+                f"the gradient norm of step {self.step + 1} is {float(norm)}; the weights were "
+                "left as they were. A lower optim.lr, or a look at the rows of that batch, helps "
+                "most often"
+            )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -121,6 +129,18 @@ class Steps:
             ),
         )
 
+    @contextmanager
+    def weights_at_rest(
+        self, step: int | None = None, state: Mapping[str, Any] | None = None
+    ) -> Iterator[None]:
+        """Within the block nothing trains: if a signal ends it, what was trained is saved first."""
+        try:
+            yield
+        except Interrupted:
+            if self.step:
+                self.save(self.step if step is None else step, state or {}, {})
+            raise
+
     def pause_if_asked(
         self,
         step: int | None = None,
@@ -140,7 +160,8 @@ def batches(n_rows: int, batch_size: int, epochs: int, seed: int) -> list[list[i
     """Row indices of every optimizer step: each epoch a permutation drawn from (seed, epoch)."""
     steps: list[list[int]] = []
     for epoch in range(epochs):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        # a generator takes 64 bits, and a seed may be as large as 2**63 - 1
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
         order: Sequence[int] = torch.randperm(n_rows, generator=generator).tolist()
         steps += [list(order[i : i + batch_size]) for i in range(0, n_rows, batch_size)]
     return steps

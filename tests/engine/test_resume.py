@@ -1,0 +1,240 @@
+"""A run that was killed or stopped anywhere ends with the weights of one that never was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.tiny import assistant, events, make_run, preference_row, result, user
+from training.engine.__main__ import main
+
+PAIRS = [preference_row(n) for n in range(10)]
+HELD_OUT = [preference_row(n) for n in range(100, 106)]
+PROMPTS = [{"id": str(n), "prompt": user(f"Question number {n}?")} for n in range(6)]
+CONVERSATIONS = [
+    {"id": str(n), "messages": user(f"q {n}") + assistant("yes indeed")} for n in range(10)
+]
+OPTIM = {"lr": 5e-3, "batch_size": 4, "epochs": 2}
+WEIGHTS = "adapter/adapter_model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """`main` takes over the process's signals; pytest wants its own back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def reward_adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("runs") / "reward"
+    make_run(folder, asked("reward", tiny, every=0), train=PAIRS)
+    assert main(["run", str(folder)]) == 0
+    return str(folder / "adapter")
+
+
+def asked(method: str, tiny: Path, *, every: int = 1, reward: str = "", **more: Any) -> Any:
+    config = {"method": method, "base": {"source": str(tiny)}, "optim": OPTIM}
+    config |= {"checkpoint_every": every, **more}
+    if method == "sft":
+        # dropout draws from torch's own generator, which a checkpoint must hold too
+        config["adapter"] = {"dropout": 0.3}
+    if method == "ppo":
+        config["optim"] = {"lr": 5e-3, "schedule": "constant"}
+        config["ppo"] = {
+            "reward_adapter": reward,
+            "updates": 4,
+            "episodes_per_update": 4,
+            "minibatch_size": 2,
+            "epochs": 2,
+            "max_new_tokens": 6,
+            "eval_prompts": 3,
+        }
+    return config
+
+
+def files(method: str) -> dict[str, list[dict[str, Any]]]:
+    if method == "sft":
+        return {"train": CONVERSATIONS}
+    return {"prompts": PROMPTS} if method == "ppo" else {"train": PAIRS, "test": HELD_OUT}
+
+
+def curve(folder: Path) -> dict[int, dict[str, float]]:
+    return {e["step"]: e["values"] for e in events(folder) if e["kind"] == "metrics"}
+
+
+def killed_after(whole: Path, step: int, folder: Path) -> Path:
+    """What is left of `whole` when its process dies right behind the checkpoint of `step`."""
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("adapter", "result.json"))
+    for attempt in (folder / "attempts").glob("*/"):
+        kept = [
+            line
+            for line in (attempt / "events.jsonl").read_text(encoding="utf-8").splitlines(True)
+            if json.loads(line).get("step", 0) <= step and json.loads(line)["kind"] != "end"
+        ]
+        (attempt / "events.jsonl").write_text("".join(kept), encoding="utf-8")
+        for checkpoint in (attempt / "checkpoints").iterdir():
+            if int(checkpoint.name.removeprefix("step-")) > step:
+                shutil.rmtree(checkpoint)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["sft", "reward", "dpo", "ppo"])
+def test_killed_at_the_first_a_middle_or_the_last_step_it_ends_the_same(
+    method: str, tiny: Path, reward_adapter: str, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    make_run(whole, asked(method, tiny, reward=reward_adapter), **files(method))
+    assert main(["run", str(whole)]) == 0
+    last = max(curve(whole))
+    assert sorted(curve(whole)) == list(range(1, last + 1))
+    for step in (1, last // 2, last):
+        cut = killed_after(whole, step, tmp_path / f"cut-{step}")
+        assert main(["run", str(cut)]) == 0, result(cut)["reason"]
+        assert [e["step"] for e in events(cut) if e["kind"] == "resumed"] == [step]
+        assert (cut / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+        assert curve(cut) == curve(whole)
+        assert result(cut)["metrics"] == result(whole)["metrics"]
+        assert result(cut)["steps"] == result(whole)["steps"]
+
+
+def terminate_when(folder: Path, seen: Callable[[list[dict[str, Any]]], bool], times: int) -> None:
+    """SIGTERM to this process, once `seen` is true of the run's events."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if seen(events(folder)):
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return
+        except ValueError:
+            pass  # a line was half written
+        time.sleep(0.005)
+
+
+def phase(name: str) -> Callable[[list[dict[str, Any]]], bool]:
+    return lambda seen: any(e["kind"] == "phase" and e["name"] == name for e in seen)
+
+
+@pytest.mark.parametrize(
+    ("method", "when", "times"),
+    [
+        ("reward", "train", 1),
+        ("reward", "train", 5),
+        ("reward", "evaluate", 1),
+        ("dpo", "reference", 1),
+        ("dpo", "evaluate", 1),
+        ("ppo", "measure", 1),
+        ("ppo", "train", 1),
+        ("ppo", "evaluate", 1),
+    ],
+)
+def test_stopped_by_a_signal_in_any_phase_it_goes_on_and_ends_the_same(
+    method: str, when: str, times: int, tiny: Path, reward_adapter: str, tmp_path: Path
+) -> None:
+    # rows enough that every phase outlasts the delivery of a signal
+    data = files(method)
+    if "test" in data:
+        data["test"] = [preference_row(n) for n in range(100, 220)]
+    config = asked(method, tiny, every=0, reward=reward_adapter, row_budget=128)
+    if method == "ppo":
+        data["prompts"] = [
+            {"id": str(n), "prompt": user(f"Question number {n}?")} for n in range(40)
+        ]
+        config["ppo"] |= {"eval_prompts": 40, "updates": 2}
+    whole = make_run(tmp_path / "whole", config, **data)
+    assert main(["run", str(whole)]) == 0
+    cut = make_run(tmp_path / "cut", config, **data)
+    sender = threading.Thread(target=terminate_when, args=(cut, phase(when), times))
+    sender.start()
+    assert main(["run", str(cut)]) == 75
+    sender.join()
+    assert not (cut / "result.json").exists()
+    assert main(["run", str(cut)]) == 0
+    assert (cut / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert curve(cut) == curve(whole)
+    assert result(cut)["metrics"] == result(whole)["metrics"]
+
+
+def test_evaluation_and_sampling_stop_for_a_signal_and_start_again(
+    tiny: Path, reward_adapter: str, tmp_path: Path
+) -> None:
+    config = {
+        "method": "evaluate",
+        "base": {"source": str(tiny)},
+        "row_budget": 128,
+        "evaluate": {"reward_adapter": reward_adapter},
+    }
+    rows = [preference_row(n) for n in range(150)]
+    cut = make_run(tmp_path / "cut", config, test=rows)
+    sender = threading.Thread(target=terminate_when, args=(cut, phase("reward"), 1))
+    sender.start()
+    assert main(["run", str(cut)]) == 75
+    sender.join()
+    assert main(["run", str(cut)]) == 0
+    assert result(cut)["rows"] == 150
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
+    tiny: Path, tmp_path: Path
+) -> None:
+    whole = make_run(tmp_path / "whole", asked("dpo", tiny), train=PAIRS)
+    assert main(["run", str(whole)]) == 0
+    damages: dict[str, Callable[[Path], Any]] = {
+        "cut short": lambda path: os.truncate(path / "tensors.safetensors", 100),
+        "no manifest": lambda path: (path / "manifest.json").unlink(),
+        "manifest of another shape": lambda path: (path / "manifest.json").write_text("[1]"),
+        "no files named": lambda path: (path / "manifest.json").write_text(
+            json.dumps(json.loads((path / "manifest.json").read_text()) | {"files": {}})
+        ),
+    }
+    for name, damage in damages.items():
+        cut = killed_after(whole, 3, tmp_path / name)
+        (newest,) = cut.glob("attempts/*/checkpoints/step-00000003")
+        damage(newest)
+        assert main(["run", str(cut)]) == 0, (name, result(cut)["reason"])
+        (warning,) = (e for e in events(cut) if e["kind"] == "warning")
+        assert warning["code"] == "checkpoint_skipped"
+        assert "step-00000003" in warning["message"]
+        assert [e["step"] for e in events(cut) if e["kind"] == "resumed"] == [2]
+        assert (cut / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+
+def test_the_same_attempt_replaces_its_own_damaged_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "whole", asked("dpo", tiny), train=PAIRS)
+    assert main(["run", str(whole), "--attempt", "one"]) == 0
+    cut = killed_after(whole, 3, tmp_path / "cut")
+    tensors = cut / "attempts/one/checkpoints/step-00000003/tensors.safetensors"
+    good = tensors.read_bytes()
+    os.truncate(tensors, 100)
+    log = cut / "attempts/one/events.jsonl"
+    log.write_text(log.read_text(encoding="utf-8") + '{"seq": 99, "at', encoding="utf-8")
+    assert main(["run", str(cut), "--attempt", "one"]) == 0
+    assert tensors.read_bytes() == good
+    lines = log.read_text(encoding="utf-8").splitlines()
+    torn = lines.index('{"seq": 99, "at')
+    assert all(json.loads(line) for line in lines[:torn] + lines[torn + 1 :])
+
+
+def test_a_checkpoint_of_other_data_is_not_used(tiny: Path, tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "whole", asked("dpo", tiny), train=PAIRS)
+    assert main(["run", str(whole)]) == 0
+    cut = killed_after(whole, 2, tmp_path / "cut")
+    with (cut / "data" / "train.jsonl").open("a", encoding="utf-8") as out:
+        out.write(json.dumps(preference_row(50)) + "\n")
+    assert main(["run", str(cut)]) == 0
+    warnings = [e["message"] for e in events(cut) if e["kind"] == "warning"]
+    assert len(warnings) == 2
+    assert all("other data" in message for message in warnings)
+    assert not [e for e in events(cut) if e["kind"] == "resumed"]
