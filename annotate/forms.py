@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from django import forms
+from django.conf import settings
 
 from annotate.formats.reading import FORMATS
 from annotate.models import Project, PromptSet
-from annotate.uploads import MAX_UPLOAD_MB
 
-ACCEPTED = ".jsonl,.gz,.json,.parquet,.txt,.csv"
+MAX_UPLOAD_MB = settings.MAX_UPLOAD_BYTES // 2**20
+PAIRS, PROMPTS = ".jsonl,.gz,.json,.parquet", ".jsonl,.gz,.json,.parquet,.txt"
 
 
 class NewProjectForm(forms.Form):
@@ -66,7 +67,7 @@ class ImportForm(forms.Form):
     file = forms.FileField(
         label="File",
         help_text=f"JSON lines (.jsonl, .jsonl.gz) or Parquet, up to {MAX_UPLOAD_MB} MB.",
-        widget=forms.ClearableFileInput(attrs={"accept": ACCEPTED}),
+        widget=forms.ClearableFileInput(attrs={"accept": PAIRS}),
     )
     format = forms.ChoiceField(
         choices=[("auto", "recognise it"), *((name, name.upper()) for name in FORMATS)]
@@ -78,7 +79,7 @@ class ImportPromptsForm(forms.Form):
     file = forms.FileField(
         label="File",
         help_text=f"JSON lines with a prompt each, or text, one a line; up to {MAX_UPLOAD_MB} MB.",
-        widget=forms.ClearableFileInput(attrs={"accept": ACCEPTED}),
+        widget=forms.ClearableFileInput(attrs={"accept": PROMPTS}),
     )
     name = forms.SlugField(
         max_length=50, label="Name of the set", help_text="An existing name makes a new version."

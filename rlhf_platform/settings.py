@@ -50,6 +50,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "rlhf_platform.accounts.middleware.WorkspaceMiddleware",
+    "rlhf_platform.accounts.middleware.BodyLimitMiddleware",
 ]
 
 ROOT_URLCONF = "rlhf_platform.urls"
@@ -184,9 +185,9 @@ SPECTACULAR_SETTINGS = {
         "ShownAnswer": "annotate.api.queue.SHOWN_ANSWERS",
     },
 }
-#: The most bytes a JSON body, and an uploaded file with its form, may have.
+#: The most bytes a JSON body, and an uploaded file (through the API or a page), may have.
 API_MAX_BODY_BYTES = 1024 * 1024
-API_MAX_UPLOAD_BYTES = env.number("MAX_UPLOAD_MB", 256, minimum=1) * 1024 * 1024
+MAX_UPLOAD_BYTES = env.number("MAX_UPLOAD_MB", 256, minimum=1) * 1024 * 1024
 
 # Jobs -------------------------------------------------------------------------------------------
 #: "embedded" (a Valkey of our own in DATA_DIR), redis://…, amqp://…, or "none" (workers poll).

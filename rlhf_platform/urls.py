@@ -5,16 +5,13 @@ from __future__ import annotations
 from django.urls import include, path
 
 from rlhf_platform import health
-from rlhf_platform.accounts.views import members, sign_in, tokens, workspaces
+from rlhf_platform.accounts.views import members, sign_in
 
 urlpatterns = [
     path("healthz", health.alive, name="alive"),
     path("readyz", health.ready, name="ready"),
     path("sign-in/<str:secret>/", sign_in.sign_in_by_link, name="sign_in_by_link"),
-    path("account/tokens/", tokens.tokens, name="tokens"),
-    path("account/tokens/<int:pk>/revoke", tokens.revoke, name="token_revoke"),
-    path("account/workspace", workspaces.switch, name="switch_workspace"),
-    path("account/", include("allauth.account.urls")),
+    path("account/", include("rlhf_platform.accounts.urls")),
     path("api/", include("rlhf_platform.api")),
     path("members/", members.members, name="members"),
     path("members/<int:pk>/", members.member, name="member"),

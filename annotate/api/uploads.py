@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from rest_framework import serializers
 from rest_framework.parsers import MultiPartParser
 
 from annotate.errors import ImportRefused
+from annotate.uploads import received
 from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
 
 
@@ -27,33 +26,24 @@ class UploadIn(Strict):
 
 class UploadEndpoint(Endpoint):
     parser_classes: Any = (MultiPartParser,)
-    max_body = settings.API_MAX_UPLOAD_BYTES
+    max_body = settings.MAX_UPLOAD_BYTES
 
 
 @contextmanager
 def stored(upload: UploadedFile) -> Iterator[Path]:
-    """The upload on disk, under a name of ours with its own ending (which tells the format).
-
-    An ImportRefused from within the block names the upload, not our path.
-    """
-    name = upload.name or "file"
-    ending = Path(name).suffix
-    with tempfile.TemporaryDirectory(prefix="upload-") as folder:
-        path = Path(folder) / f"upload{ending if re.fullmatch(r'[.][A-Za-z0-9]+', ending) else ''}"
-        with path.open("wb") as out:
-            for chunk in upload.chunks():
-                out.write(chunk)
-        try:
+    """The upload on disk; an ImportRefused from within the block speaks of fields, not options."""
+    try:
+        with received(upload) as path:
             yield path
-        except ImportRefused as error:
-            raise ImportRefused(worded(error, path, name), error.bad_rows) from error
+    except ImportRefused as error:
+        raise ImportRefused(worded(error, upload.name or "file"), error.bad_rows) from error
 
 
-def worded(error: ImportRefused, path: Path, name: str) -> str:
+def worded(error: ImportRefused, name: str) -> str:
     """The refusal for somebody who sent a form, not a command line; lines are in `bad_rows`."""
     if error.bad_rows:
         return (
             f"{name}: {len(error.bad_rows)} rows cannot be used (first: {error.bad_rows[0]}), so "
             "nothing was imported; skip_bad=true leaves such rows out where others are usable"
         )
-    return str(error).replace(str(path), name).replace("--format ", "format=")
+    return str(error).replace("--format ", "format=")

@@ -9,13 +9,14 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
-from django.views.decorators.cache import never_cache
+from django.utils.text import capfirst
 from django.views.decorators.http import require_POST, require_safe
 
 from annotate.errors import AnnotateError, KeyReused, LeaseLost, ProjectClosed
 from annotate.models import Annotator, Assignment, Guideline, Judgment, Project
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.serving import annotator_for, next_assignment, open_for
+from annotate.views.projects import project_of
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 
@@ -51,7 +52,6 @@ def waiting(project: Project, annotator: Annotator) -> int:
     return open_for(project=project, annotator=annotator).order_by()[:COUNT_UP_TO].count()
 
 
-@never_cache
 @require_safe
 @requires(Role.ANNOTATOR)
 def judge(request: MemberRequest, slug: str) -> HttpResponse:
@@ -107,7 +107,7 @@ def undo(request: MemberRequest, slug: str) -> HttpResponse:
             idempotency_key=request.POST.get("key") or uuid.uuid4().hex,
         )
     except AnnotateError as error:
-        messages.info(request, str(error).capitalize() + ".")
+        messages.info(request, f"{capfirst(str(error))}.")
     return after_post(request, project, annotator, 200)
 
 
@@ -164,10 +164,6 @@ def screen(
 
 def newest_guideline(project: Project) -> Guideline | None:
     return project.guidelines.order_by("-version").first()
-
-
-def project_of(request: MemberRequest, slug: str) -> Project:
-    return get_object_or_404(Project, workspace=request.membership.workspace, slug=slug)
 
 
 def whole_number(request: HttpRequest, name: str) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.cache import add_never_cache_headers
 
 from rlhf_platform.accounts.models import Membership, Role, User
 
@@ -23,7 +24,10 @@ class MemberRequest(HttpRequest):
 
 
 def requires(role: Role) -> Callable[[View], View]:
-    """Let only members with `role` or above through: strangers sign in, others get 403."""
+    """Let only members with `role` or above through: strangers sign in, others get 403.
+
+    What a member sees is kept by no browser and no proxy for whoever comes next.
+    """
 
     def decorate(view: View) -> View:
         @functools.wraps(view)
@@ -33,7 +37,9 @@ def requires(role: Role) -> Callable[[View], View]:
             membership = request.membership  # type: ignore[attr-defined]
             if not membership or not membership.allows(role):
                 raise PermissionDenied(f"This page needs the role {role.label.lower()} or above.")
-            return view(request, *args, **kwargs)
+            response = view(request, *args, **kwargs)
+            add_never_cache_headers(response)
+            return response
 
         gate.required_role = role  # type: ignore[attr-defined]
         return gate

@@ -45,6 +45,37 @@ def test_an_unknown_secret_gives_nobody() -> None:
 
 def test_opening_the_link_alone_does_not_use_it_up(people: People, client: Client) -> None:
     secret = make_sign_in_link(user=people.bob)
-    assert client.get("/healthz").status_code == 200
+    page = client.get(f"/sign-in/{secret}/")
+    assert page.status_code == 200
+    assert "no-store" in page.headers["Cache-Control"]
+    assert client.head(f"/sign-in/{secret}/").status_code == 200
     assert SignInLink.objects.filter(used_at=None).count() == 1
     assert redeem_sign_in_link(secret=secret) == people.bob
+
+
+def test_signing_in_by_link_makes_a_new_session_of_its_person(
+    people: People, client: Client
+) -> None:
+    client.force_login(people.charlie)
+    client.session["workspace"] = people.elsewhere.pk
+    before = client.session.session_key
+    address = f"/sign-in/{make_sign_in_link(user=people.bob)}/"
+    assert client.post(address).headers["Location"] == "/"
+    assert client.session.session_key != before
+    assert client.session["_auth_user_id"] == str(people.bob.pk)
+    assert "workspace" not in client.session
+    assert client.post(address).status_code == 410
+
+
+def test_a_sign_in_from_another_site_is_refused(people: People) -> None:
+    secret = make_sign_in_link(user=people.bob)
+    strict = Client(enforce_csrf_checks=True)
+    reply = strict.post(f"/sign-in/{secret}/")
+    assert reply.status_code == 403
+    assert "the page was open for long" in reply.content.decode()
+    assert SignInLink.objects.filter(used_at=None).exists()
+
+
+def test_a_strange_secret_is_a_spent_link(db: None, client: Client) -> None:
+    for secret in ("%00", "%ED%A0%80", "x" * 5000):
+        assert client.post(f"/sign-in/{secret}/").status_code == 410

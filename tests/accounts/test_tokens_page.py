@@ -30,7 +30,7 @@ def test_a_token_is_made_shown_once_and_revoked(people: People, client: Client) 
 
 def test_a_token_needs_a_name(people: People, client: Client) -> None:
     client.force_login(people.bob)
-    for name in ("", "   ", "x" * 81):
+    for name in ("", "   ", "x" * 81, "a\x00b"):
         assert client.post("/account/tokens/", {"name": name}).status_code == 422
     assert not ApiToken.objects.exists()
 
@@ -64,6 +64,6 @@ def test_a_person_of_two_workspaces_switches_between_them(people: People, client
 
 def test_nobody_switches_into_a_workspace_of_others(people: People, client: Client) -> None:
     client.force_login(people.rita)
-    for slug in ("elsewhere", "", "nowhere"):
+    for slug in ("elsewhere", "", "nowhere", "lab\x00", "ä" * 500):
         assert client.post("/account/workspace", {"workspace": slug}).status_code == 404
     assert 'value="elsewhere"' not in client.get("/projects/").content.decode()

@@ -10,9 +10,8 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from annotate.errors import ImportRefused
 from annotate.models import Comparison, PromptSet
-from annotate.uploads import MAX_UPLOAD_MB, MB, received
+from tests.api.world import caller
 from tests.factories import make_project
 from tests.people import People
 
@@ -83,14 +82,21 @@ def test_nothing_chosen_is_said(rita: Client) -> None:
     assert rita.post("/projects/helpful/import", {"format": "auto"}).status_code == 422
 
 
-def test_a_file_that_is_too_large_is_refused_before_it_is_read() -> None:
-    upload = SimpleUploadedFile("big.jsonl", b"x")
-    upload.size = MAX_UPLOAD_MB * MB + 1
-    with (
-        pytest.raises(ImportRefused, match=r"big\.jsonl has 64 MB; a form takes 64 MB"),
-        received(upload),
-    ):
-        pass
+@pytest.mark.parametrize(
+    "name", ["p.txt", "p.txt.gz", "\N{CJK UNIFIED IDEOGRAPH-20000}" * 90 + ".txt"]
+)
+def test_a_text_file_is_a_prompt_a_line_whatever_its_name(
+    name: str, people: People, client: Client
+) -> None:
+    data = b"What is red?\nWhat is blue?\n"
+    client.force_login(people.rita)
+    packed = gzip.compress(data) if name.endswith(".gz") else data
+    reply = send(client, "/prompts/", name, packed, name="plain", use="fresh")
+    assert reply.status_code == 200
+    rita = caller(people.rita, people.workspace)
+    reply = rita.upload("/prompt-sets", file=SimpleUploadedFile(name, packed), name="plain")
+    assert reply.json()["n_prompts"] == 2
+    assert PromptSet.objects.count() == 1
 
 
 def test_prompts_become_a_set_and_the_same_file_twice_is_one_version(

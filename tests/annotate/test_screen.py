@@ -157,18 +157,6 @@ def test_the_policy_against_foreign_content_is_strict(people: People, client: Cl
     assert "unsafe" not in policy
 
 
-def test_sign_up_is_closed_and_no_account_exists(client: Client, db: None) -> None:
-    from rlhf_platform.accounts.models import User
-
-    assert not User.objects.exists()
-    reply = client.post(
-        "/account/signup/",
-        {"email": "new@example.org", "password1": "long-enough-1", "password2": "long-enough-1"},
-    )
-    assert not User.objects.exists()
-    assert reply.status_code == 200
-
-
 def test_a_link_signs_in_once(people: People, client: Client) -> None:
     from rlhf_platform.accounts.secrets import make_sign_in_link
 

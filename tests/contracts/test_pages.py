@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.urls import get_resolver
 
@@ -93,6 +94,46 @@ def test_a_researcher_sees_all_but_the_admins_pages(
     for address, role in (addresses | LISTS).items():
         if not address.startswith("POST"):
             assert ask(client, address) == (403 if role == "admin" else 200), address
+
+
+def test_no_private_page_is_kept_by_a_browser_or_a_proxy(
+    addresses: dict[str, str], people: People, client: Client
+) -> None:
+    client.force_login(people.alice)
+    for address in addresses | LISTS | {"/judge/": "annotator", "/judge/helpful/": "annotator"}:
+        if not address.startswith("POST"):
+            kept = client.get(address).headers.get("Cache-Control", "")
+            assert {"no-store", "private"} <= set(kept.split(", ")), address
+
+
+def test_odd_numbers_and_pages_are_no_fault_of_ours(
+    addresses: dict[str, str], people: People, client: Client
+) -> None:
+    client.force_login(people.alice)
+    for number in ("0", "9" * 12, "9" * 19, "9" * 30):
+        for place in ("rounds", "runs", "models", "prompts", "projects/helpful/snapshots"):
+            assert client.get(f"/{place}/{number}/").status_code == 404
+    for page in ("0", "-1", "abc", "9" * 30, "%00", "%ff"):
+        for address in LISTS:
+            assert client.get(f"{address}?page={page}&state={page}&show={page}").status_code == 200
+    events = next(address for address in addresses if address.endswith("/events"))
+    for after in ("", "a", "1.2", "9" * 12, "9.999999999999.999999999999", "%00", "1.1.1.1"):
+        assert client.get(f"{events}?after={after}").status_code == 200
+
+
+def test_a_body_that_is_too_large_is_not_read(
+    addresses: dict[str, str], people: People, client: Client
+) -> None:
+    address, kind = "/projects/helpful/import", "multipart/form-data; boundary=x"
+    body = b"--x--\r\n".ljust(2_000_000)
+    beyond = {"CONTENT_LENGTH": str(settings.MAX_UPLOAD_BYTES + len(body))}
+    # A stranger has no file to send, and the CSRF check would have written it to disk.
+    assert client.generic("POST", address, body, kind).status_code == 413
+    client.force_login(people.rita)
+    assert client.generic("POST", address, body, kind).status_code == 422
+    reply = client.generic("POST", address, body, kind, **beyond)
+    assert reply.status_code == 413
+    assert "256 MB" in reply.content.decode()
 
 
 def test_lists_show_nothing_of_another_workspace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
@@ -14,7 +15,7 @@ MAX_DEPTH = 6
 
 @extend_schema_field(OpenApiTypes.OBJECT)
 class SettingsField(serializers.JSONField):
-    """A JSON object without what no database keeps: NUL, lone surrogates, endless nesting."""
+    """A JSON object of what a database keeps: no NUL, half surrogate, infinity or endless nest."""
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, dict):
@@ -33,5 +34,7 @@ def refuse_unstorable(value: Any, depth: int) -> None:
     elif isinstance(value, list):
         for inner in value:
             refuse_unstorable(inner, depth - 1)
+    elif isinstance(value, float) and not math.isfinite(value):  # 1e999 is infinity to Python
+        raise serializers.ValidationError("Numbers must be finite.")
     elif isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
         raise serializers.ValidationError("NUL characters and lone surrogates cannot be stored.")

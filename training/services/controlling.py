@@ -29,4 +29,8 @@ def retry_job(*, job: Job) -> None:
     newest = Job.objects.filter(round=job.round).order_by("-pk").first()
     if newest is None or newest.pk != job.pk:
         raise IllegalTransition(f"job {job.pk} is not the stage at which its round stopped")
+    if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
+        raise IllegalTransition(
+            f"job {job.pk} is {job.get_state_display().lower()}; retry the round"
+        )
     retry_round(round=job.round)

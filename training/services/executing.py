@@ -12,19 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import close_old_connections, transaction
+from django.db import OperationalError, close_old_connections, transaction
 
 from annotate.export.writers import snapshot_lines
 from annotate.models import PromptSet, SnapshotRow
 from training.engine.config import from_dict, to_dict
 from training.errors import LostLease
-from training.models import Job, Run, RunEvent, RunMetric
+from training.models import Job, Run
 from training.services import queueing, rounds
+from training.services.forwarding import Forwarder, read_result
 from training.services.queueing import Claim
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,9 @@ def prepare_folder(run: Run) -> Path:
 def data_lines(run: Run) -> dict[str, list[str]]:
     """The JSON lines of a run's data files, by name."""
     if run.method == Run.Method.SAMPLE:
-        prompt_set = PromptSet.objects.get(pk=run.job.payload["prompt_set"])
+        prompt_set = PromptSet.objects.get(
+            pk=run.job.payload["prompt_set"], workspace=run.workspace_id
+        )
         return {
             "prompts": [prompt_line(e.prompt) for e in prompt_set.entries.select_related("prompt")]
         }
@@ -157,59 +159,6 @@ class Child:
             return handle.read().decode("utf-8", "replace")
 
 
-class Forwarder:
-    """Copies events from a child's file to the database; forwarding twice stores once."""
-
-    def __init__(self, run: Run, attempt: int, path: Path) -> None:
-        self._run, self._attempt, self._path = run, attempt, path
-        self._offset = 0
-
-    def forward(self) -> None:
-        """Store every complete new line. The offset moves only after the rows are safe."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as handle:
-            handle.seek(self._offset)
-            fresh = handle.read()
-        complete = fresh[: fresh.rfind(b"\n") + 1]
-        if not complete:
-            return
-        events = [json.loads(line) for line in complete.split(b"\n") if line]
-        with transaction.atomic():
-            RunEvent.objects.bulk_create(
-                [self._event(event) for event in events], ignore_conflicts=True
-            )
-            points = {
-                (name, event["step"]): value
-                for event in events
-                if event["kind"] == "metrics"
-                for name, value in event["values"].items()
-            }
-            RunMetric.objects.bulk_create(
-                [
-                    RunMetric(
-                        run=self._run, name=name, step=step, value=value, attempt=self._attempt
-                    )
-                    for (name, step), value in points.items()
-                ],
-                update_conflicts=True,
-                unique_fields=["run", "name", "step"],
-                update_fields=["value", "attempt"],
-            )
-        self._offset += len(complete)
-
-    def _event(self, event: dict[str, Any]) -> RunEvent:
-        body = {key: value for key, value in event.items() if key not in ("seq", "at", "kind")}
-        return RunEvent(
-            run=self._run,
-            attempt=self._attempt,
-            seq=event["seq"],
-            kind=event["kind"],
-            at=datetime.fromisoformat(event["at"]),
-            body=body,
-        )
-
-
 def execute_run(
     *, claim: Claim, stopping: threading.Event, command: Sequence[str] = ENGINE
 ) -> None:
@@ -220,6 +169,9 @@ def execute_run(
     """
     run = claim.job.run
     assert run is not None  # noqa: S101 - the job's check constraint
+    if claim.job.cancel_requested:  # asked of a worker that was lost before it could obey
+        end_cancelled(claim, run)
+        return
     try:
         folder = prepare_folder(run)
     except OSError as error:
@@ -244,18 +196,14 @@ def execute_run(
     if result is not None and result["status"] == "done":
         succeed(claim, run, result)
     elif cancelled:
-        with transaction.atomic():
-            queueing.finish(
-                claim=claim, to=Job.State.CANCELLED, reason="cancelled", detail="by a person"
-            )
-            rounds.run_ended_badly(run=run, to="cancelled", reason="Cancelled by a person.")
+        end_cancelled(claim, run)
     elif status == EXIT_INTERRUPTED or stopping.is_set():
         queueing.give_back(
             claim=claim, reason="preempted", detail="interrupted; goes on from its checkpoint"
         )
     elif result is not None:
         reason = "refused" if result["status"] == "refused" else "bug"
-        fail(claim, run, reason=reason, detail=str(result["reason"]), result=result)
+        fail(claim, run, reason=reason, detail=str(result.get("reason")), result=result)
     else:
         lost_child(claim, run, child, status)
 
@@ -283,24 +231,17 @@ def supervise(claim: Claim, child: Child, forwarder: Forwarder, stopping: thread
     return cancelled
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    try:
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return result
-
-
 def succeed(claim: Claim, run: Run, result: dict[str, Any]) -> None:
     """Job, result and what the round does next become true together, or not at all."""
     try:
         with transaction.atomic():
+            queueing.lock_round(run.round_id)
             queueing.finish(claim=claim, to=Job.State.SUCCEEDED)
             run.result = result
             run.save(update_fields=["result"])
             rounds.run_finished(run=run)
-    except LostLease:
-        raise
+    except (LostLease, OperationalError):
+        raise  # a database that is away is no fault of the run: the next attempt takes it over
     except Exception as error:
         log.exception("what %s made could not be taken over", run)
         fail(claim, run, reason="bug", detail=f"its result could not be taken over: {error}")
@@ -310,11 +251,21 @@ def fail(
     claim: Claim, run: Run, *, reason: str, detail: str, result: dict[str, Any] | None = None
 ) -> None:
     with transaction.atomic():
+        queueing.lock_round(run.round_id)
         queueing.finish(claim=claim, to=Job.State.FAILED, reason=reason, detail=detail)
         if result is not None:
             run.result = result
             run.save(update_fields=["result"])
         rounds.run_ended_badly(run=run, to="failed", reason=detail)
+
+
+def end_cancelled(claim: Claim, run: Run) -> None:
+    with transaction.atomic():
+        queueing.lock_round(run.round_id)
+        queueing.finish(
+            claim=claim, to=Job.State.CANCELLED, reason="cancelled", detail="by a person"
+        )
+        rounds.run_ended_badly(run=run, to="cancelled", reason="Cancelled by a person.")
 
 
 def lost_child(claim: Claim, run: Run, child: Child, status: int) -> None:

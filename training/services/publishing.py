@@ -19,6 +19,7 @@ from annotate.export.hub import Patience, push_folder
 from annotate.export.pushes import Push, Pushed, require_repo_name
 from annotate.export.writers import FORMATS, export_snapshot
 from annotate.models import Snapshot
+from rlhf_platform.accounts.models import Workspace
 from training.errors import LostLease
 from training.export.writers import require_adapter, write_model_folder
 from training.models import Job, ModelVersion
@@ -52,6 +53,8 @@ def queue_model_push(*, version: ModelVersion, repo: str, public: bool = False) 
 
 def queue_push(kind: str, thing: Snapshot | ModelVersion, asked: dict[str, Any]) -> Job:
     with transaction.atomic():
+        # Two presses of the button take turns, and the second finds the first one's job.
+        Workspace.objects.select_for_update(no_key=True).get(pk=thing.workspace_id)
         same = {f"payload__{key}": value for key, value in asked.items()}
         running = Job.objects.filter(
             kind=kind, state__in=[Job.State.QUEUED, Job.State.RUNNING], **same

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -94,6 +94,12 @@ def transition(
             detail=detail,
         )
     return True
+
+
+def lock_round(round_id: int | None) -> None:
+    """Whoever changes a round and a job of it locks the round first: no two wait for each other."""
+    if round_id is not None:
+        Round.objects.select_for_update().get(pk=round_id)
 
 
 def enqueue(
@@ -193,14 +199,16 @@ def give_back(*, claim: Claim, reason: str, detail: str) -> None:
 
 
 def requeue(job_id: int, *, from_state: str, reason: str, detail: str) -> bool:
-    """Put a job back in the queue and wake the workers once that commits."""
+    """Put a job back in the queue and wake the workers once that commits.
+
+    A cancel that was asked for stays asked for: whoever claims the job next obeys it.
+    """
     moved = transition(
         job_id,
         from_state=from_state,
         to=State.QUEUED,
         reason=reason,
         detail=detail,
-        cancel_requested=False,
         finished_at=None,
     )
     queue = Job.objects.values_list("queue", flat=True).get(pk=job_id)
@@ -211,9 +219,13 @@ def requeue(job_id: int, *, from_state: str, reason: str, detail: str) -> bool:
 
 def request_cancel(*, job: Job) -> None:
     """Cancel a waiting job now; ask the worker of a running one to stop it."""
-    if transition(job.pk, from_state=State.QUEUED, to=State.CANCELLED, reason="cancelled"):
-        return
-    Job.objects.filter(pk=job.pk, state=State.RUNNING).update(cancel_requested=True)
+    with transaction.atomic():
+        # Locked: a job that is claimed, or lost and queued again, in between would hear nothing.
+        locked = Job.objects.select_for_update().get(pk=job.pk)
+        if locked.state == State.QUEUED:
+            transition(job.pk, from_state=State.QUEUED, to=State.CANCELLED, reason="cancelled")
+        elif locked.state == State.RUNNING:
+            Job.objects.filter(pk=job.pk).update(cancel_requested=True)
 
 
 def retry(*, job: Job) -> None:
@@ -221,20 +233,25 @@ def retry(*, job: Job) -> None:
     job.refresh_from_db(fields=["state"])
     if job.state not in (State.FAILED, State.CANCELLED):
         raise IllegalTransition(f"job {job.pk} is {job.state}; only ended jobs can be retried")
-    Job.objects.filter(pk=job.pk).update(max_attempts=F("attempts") + 3)
-    requeue(job.pk, from_state=job.state, reason="retry", detail="asked for by a person")
+    with transaction.atomic():
+        if requeue(job.pk, from_state=job.state, reason="retry", detail="asked for by a person"):
+            Job.objects.filter(pk=job.pk).update(
+                max_attempts=F("attempts") + 3, cancel_requested=False
+            )
 
 
-def reap_lost() -> list[Job]:
+def reap_lost(*, on_given_up: Callable[[Job], None] | None = None) -> list[Job]:
     """Re-queue running jobs whose lease has run out; give up on those that ran out of attempts.
 
-    Returns the jobs that were given up, whose rounds the caller must end.
+    Returns the jobs that were given up. `on_given_up` is called with each within the transaction
+    that gives it up, so that its round ends with it or not at all.
     """
     given_up = []
     overdue = Job.objects.filter(state=State.RUNNING, lease_until__lt=Now())
     for job in overdue.select_related("run"):
         detail = "the worker stopped giving signs of life"
         with transaction.atomic():
+            lock_round(job.round_id)
             lost = transition(
                 job.pk,
                 from_state=State.RUNNING,
@@ -250,6 +267,8 @@ def reap_lost() -> list[Job]:
                 continue
             detail += f", {job.attempts} times"
             transition(job.pk, from_state=State.LOST, to=State.FAILED, reason="lost", detail=detail)
+            if on_given_up is not None:
+                on_given_up(job)
             given_up.append(job)
     return given_up
 

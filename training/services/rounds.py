@@ -40,10 +40,11 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     },
     State.AWAITING_VERDICT: frozenset({State.PROMOTED, State.REJECTED}),
     State.FAILED: frozenset(WORKING),  # retried
-    State.CANCELLED: frozenset(WORKING),  # retried
+    State.CANCELLED: frozenset({*WORKING, State.AWAITING_VERDICT}),  # retried
     State.PROMOTED: frozenset(),
     State.REJECTED: frozenset(),
 }
+CANCELLED = "Cancelled by a person."
 STAGE_STATES: dict[str, str] = {
     "sft": State.TRAINING_SFT,
     "reward": State.TRAINING_REWARD,
@@ -166,7 +167,10 @@ def launch_stage(*, round: Round, stage: str) -> Run:
 
 
 def run_finished(*, run: Run) -> None:
-    """Take over what a run made, and launch the round's next stage. Doing it twice is harmless."""
+    """Take over what a run made, and launch the round's next stage. Doing it twice is harmless.
+
+    Where a person asked to cancel while the run was ending, the round ends here instead.
+    """
     if run.method == Run.Method.SAMPLE:
         store_samples(run=run)
     if run.round is None:
@@ -185,34 +189,57 @@ def run_finished(*, run: Run) -> None:
         elif run.stage == "policy":
             round.policy_version = run.output
         round.save(update_fields=["reward_version", "policy_version"])
+    if Job.objects.filter(run=run, cancel_requested=True).exists():
+        advance_round(round=round, to=State.CANCELLED, reason=CANCELLED)
+    else:
+        go_on(round=round, after=run.stage)
+
+
+def go_on(*, round: Round, after: str) -> None:
+    """Launch the stage that follows one; after the last, open comparisons and ask for a verdict."""
     names = plan(round)
-    after = names[names.index(run.stage) + 1 :]
-    if not after:
+    later = names[names.index(after) + 1 :]
+    if not later:
         open_round_comparisons(round=round)
         advance_round(round=round, to=State.AWAITING_VERDICT)
-    elif not round.runs.filter(stage=after[0]).exists():
-        launch_stage(round=round, stage=after[0])
+    elif not round.runs.filter(stage=later[0]).exists():
+        launch_stage(round=round, stage=later[0])
 
 
 def run_ended_badly(*, run: Run, to: str, reason: str) -> None:
     """A run failed or was cancelled: so is its round, with the reason in plain words."""
-    if run.round is not None:
-        advance_round(round=run.round, to=to, reason=f"{run.get_method_display()}: {reason}")
+    if run.round is None:
+        return
+    round = Round.objects.select_for_update().get(pk=run.round.pk)
+    if round.state not in Round.FINAL:
+        advance_round(round=round, to=to, reason=f"{run.get_method_display()}: {reason}")
 
 
+@transaction.atomic
 def cancel_round(*, round: Round) -> None:
     """Stop a round: its waiting jobs at once, its running one as soon as the worker hears of it."""
+    # Under the lock no run of it can end and launch the next, which nobody would then cancel.
+    queueing.lock_round(round.pk)
     for job in Job.objects.filter(round=round).exclude(state__in=queueing.FINAL):
         queueing.request_cancel(job=job)
     if not Job.objects.filter(round=round, state=Job.State.RUNNING).exists():
-        advance_round(round=round, to=State.CANCELLED, reason="Cancelled by a person.")
+        advance_round(round=round, to=State.CANCELLED, reason=CANCELLED)
 
 
+@transaction.atomic
 def retry_round(*, round: Round) -> None:
     """Queue the job that failed or was cancelled again; the round goes on from there.
 
-    Raises IllegalTransition where there is nothing to retry.
+    A round that was cancelled between two stages goes on with the next. Raises IllegalTransition
+    where there is nothing to retry.
     """
+    queueing.lock_round(round.pk)
+    round.refresh_from_db()
+    newest = Job.objects.filter(round=round).select_related("run").order_by("-pk").first()
+    ended_well = newest is not None and newest.state == Job.State.SUCCEEDED
+    if ended_well and round.state == State.CANCELLED and newest and newest.run:
+        go_on(round=round, after=newest.run.stage)
+        return
     job = (
         Job.objects.filter(round=round, state__in=[Job.State.FAILED, Job.State.CANCELLED])
         .select_related("run")
@@ -221,6 +248,5 @@ def retry_round(*, round: Round) -> None:
     )
     if job is None or job.run is None:
         raise IllegalTransition(f"round {round.number} has no failed or cancelled run to retry")
-    with transaction.atomic():
-        advance_round(round=round, to=STAGE_STATES[job.run.stage])
-        queueing.retry(job=job)
+    advance_round(round=round, to=STAGE_STATES[job.run.stage])
+    queueing.retry(job=job)

@@ -12,6 +12,7 @@ from django.conf import settings
 from annotate.models import Comparison, Project, Prompt, Response, ResponseOrigin
 from annotate.services.ingest import open_comparison, store_response
 from training.models import Round, Run, Sample
+from training.services.forwarding import storable
 
 
 def store_samples(*, run: Run) -> list[Sample]:
@@ -29,8 +30,7 @@ def store_samples(*, run: Run) -> list[Sample]:
         prompt = prompts[row["prompt_id"]]
         response = store_response(
             prompt=prompt,
-            # A model may write a NUL, which no database holds as text; it stays visible.
-            text=row["text"].replace("\x00", "\N{SYMBOL FOR NULL}"),
+            text=storable(row["text"]),  # a model may write what no database holds as text
             kind=ResponseOrigin.Kind.MODEL,
             reference=f"version:{run.version.pk}",
             details={"run": run.pk, "seed": row["seed"], "finished": row["finished"]},
@@ -78,7 +78,7 @@ def open_round_comparisons(*, round: Round) -> int:
 
 def open_cold_start(*, run: Run) -> int:
     """All samples of a prompt paired with the first: comparisons before anything was trained."""
-    project = Project.objects.get(pk=run.job.payload["project"])
+    project = Project.objects.get(pk=run.job.payload["project"], workspace=run.workspace_id)
     pairs = [
         (answers[0], other, Comparison.Origin.COLD_START)
         for answers in answers_by_prompt(run).values()

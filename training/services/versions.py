@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from django.conf import settings
 
@@ -88,8 +87,3 @@ def adapter_folder(version: ModelVersion) -> str | None:
     if not version.adapter_path:
         return None
     return str(Path(settings.RUNS_DIR) / version.adapter_path)
-
-
-def adapter_section(version: ModelVersion, settings_: dict[str, Any]) -> dict[str, Any]:
-    """The engine's adapter section for a run that starts from `version`."""
-    return {**settings_, "init_from": adapter_folder(version)}

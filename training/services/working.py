@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from django.db import OperationalError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from training.errors import LostLease
 from training.models import Job
 from training.services import queueing, rounds
-from training.services.executing import ENGINE, execute_run
+from training.services.executing import ENGINE, execute_run, fail
 from training.services.publishing import execute_push
 from training.services.queueing import Claim
 from training.services.wakeups import wakeups
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 #: Seconds between two rounds of reaping and announcing.
 HOUSEKEEPING_S = 2.0
+#: What says that the database is away, not that something is wrong with a job.
+AWAY = (OperationalError, InterfaceError)
 #: Training and sampling share the device: one loop, one child at a time.
 DEVICE_QUEUES = (Job.Queue.TRAINING, Job.Queue.SAMPLING)
 
@@ -66,9 +68,13 @@ class Worker:
             close_old_connections()
             try:
                 body()
-            except OperationalError:
-                # The database is away. Connections are closed so that the next try opens new ones.
+            except AWAY:
+                # Connections are closed so that the next try opens new ones.
                 log.warning("the database does not answer; trying again", exc_info=True)
+                connection.close()
+                self.stopping.wait(HOUSEKEEPING_S)
+            except Exception:  # a loop that ends would leave a worker that lives and does nothing
+                log.exception("a worker's loop met what nobody expected; it goes on")
                 connection.close()
                 self.stopping.wait(HOUSEKEEPING_S)
         connection.close()
@@ -92,12 +98,31 @@ class Worker:
             self._execute[claim.job.kind](claim=claim, stopping=self.stopping)
         except LostLease:
             log.warning("job %s was taken over by another worker", claim.job.pk)
+        except AWAY:
+            raise  # the job's lease ends, and whoever claims it next goes on
+        except Exception as error:
+            log.exception("job %s met what nobody expected", claim.job.pk)
+            give_up(claim, error)
 
     def _keep_house(self) -> None:
-        for job in queueing.reap_lost():
-            if job.run is not None:
-                rounds.run_ended_badly(
-                    run=job.run, to="failed", reason="its worker was lost again and again"
-                )
+        queueing.reap_lost(on_given_up=end_its_round)
         queueing.dispatch_waiting()
         self.stopping.wait(HOUSEKEEPING_S)
+
+
+def give_up(claim: Claim, error: Exception) -> None:
+    """Fail a job for a reason that is ours; the log has the trace."""
+    detail = f"this is a fault of ours, see the worker's log: {type(error).__name__}: {error}"
+    try:
+        if claim.job.run is not None:
+            fail(claim, claim.job.run, reason="bug", detail=detail)
+        else:
+            queueing.finish(claim=claim, to=Job.State.FAILED, reason="bug", detail=detail)
+    except LostLease:
+        log.warning("job %s was taken over by another worker", claim.job.pk)
+
+
+def end_its_round(job: Job) -> None:
+    if job.run is not None:
+        reason = "its worker was lost again and again"
+        rounds.run_ended_badly(run=job.run, to="failed", reason=reason)

@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.text import capfirst
 from django.views.decorators.http import require_POST, require_safe
 
 from rlhf_platform.accounts.access import MemberRequest, requires
@@ -48,5 +49,5 @@ def decide(request: MemberRequest, pk: int, verb: str) -> HttpResponse:
             retry_job(job=job)
             messages.info(request, f"Job {pk} is in the queue again.")
     except TrainingError as error:
-        messages.error(request, f"{str(error).capitalize()}.")
+        messages.error(request, f"{capfirst(str(error))}.")
     return redirect("jobs")

@@ -9,11 +9,11 @@ from django.core.paginator import Paginator
 from django.db.models import Count, Q
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.cache import never_cache
+from django.utils.text import capfirst
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotate.errors import AnnotateError
-from annotate.models import Comparison, PromptSet, Snapshot
+from annotate.models import PromptSet, Snapshot
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 from training.errors import TrainingError
@@ -22,6 +22,7 @@ from training.models import Round
 from training.selectors.costs import launch_hints
 from training.selectors.events import event_row, run_pace
 from training.selectors.round_events import last_cursor, read_cursor, round_events_after
+from training.selectors.rounds import comparisons_opened
 from training.selectors.runs import answers_side_by_side
 from training.selectors.watching import round_signature, watch_round
 from training.services import promoting
@@ -86,9 +87,9 @@ def live_context(found: Round) -> dict[str, Any]:
 @requires(Role.RESEARCHER)
 def round(request: MemberRequest, pk: int) -> HttpResponse:
     found = round_of(request, pk)
-    opened = Comparison.objects.filter(
-        project=found.project, origin_reference=f"round:{found.pk}"
-    ).aggregate(n=Count("pk"), open=Count("pk", filter=Q(slots__gt=0)))
+    opened = comparisons_opened(found).aggregate(
+        n=Count("pk"), open=Count("pk", filter=Q(slots__gt=0))
+    )
     context = {
         **live_context(found),
         "signature": round_signature(found),
@@ -102,7 +103,6 @@ def round(request: MemberRequest, pk: int) -> HttpResponse:
     return render(request, "training/round.html", context)
 
 
-@never_cache
 @require_safe
 @requires(Role.RESEARCHER)
 def round_live(request: MemberRequest, pk: int) -> HttpResponse:
@@ -110,7 +110,6 @@ def round_live(request: MemberRequest, pk: int) -> HttpResponse:
     return render(request, "training/round_live.html", live_context(round_of(request, pk)))
 
 
-@never_cache
 @require_safe
 @requires(Role.RESEARCHER)
 def round_events(request: MemberRequest, pk: int) -> JsonResponse:
@@ -154,5 +153,5 @@ def decide(request: MemberRequest, pk: int, verb: str) -> HttpResponse:
             retry_round(round=found)
             messages.info(request, "The stage is in the queue again.")
     except TrainingError as error:
-        messages.error(request, f"{str(error).capitalize()}.")
+        messages.error(request, f"{capfirst(str(error))}.")
     return redirect("round", pk=pk)

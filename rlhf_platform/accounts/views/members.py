@@ -9,7 +9,6 @@ from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from rlhf_platform.accounts.access import MemberRequest, requires
@@ -44,7 +43,6 @@ def link_address(request: MemberRequest, secret: str) -> str:
     return request.build_absolute_uri(reverse("sign_in_by_link", args=[secret]))
 
 
-@never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Role.ADMIN)
 def members(request: MemberRequest) -> HttpResponse:
@@ -63,7 +61,6 @@ def members(request: MemberRequest) -> HttpResponse:
     return show(request, form=form, status=422)
 
 
-@never_cache
 @require_POST
 @requires(Role.ADMIN)
 def member(request: MemberRequest, pk: int) -> HttpResponse:

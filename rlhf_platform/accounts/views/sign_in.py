@@ -12,10 +12,10 @@ from rlhf_platform.accounts.secrets import redeem_sign_in_link
 
 
 @never_cache
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 def sign_in_by_link(request: HttpRequest, secret: str) -> HttpResponse:
     """GET shows a button and POST uses the link up, so that mail scanners do not spend it."""
-    if request.method == "GET":
+    if request.method != "POST":
         return render(request, "accounts/sign_in_by_link.html")
     user = redeem_sign_in_link(secret=secret)
     if user is None:

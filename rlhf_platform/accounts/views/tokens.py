@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from rlhf_platform.accounts.access import MemberRequest, requires
@@ -16,7 +16,10 @@ from rlhf_platform.accounts.secrets import make_api_token, revoke_api_token
 LONGEST_NAME = 80
 
 
-@never_cache
+class TokenForm(forms.Form):
+    name = forms.CharField(max_length=LONGEST_NAME)
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Role.ANNOTATOR)
 def tokens(request: MemberRequest) -> HttpResponse:
@@ -24,9 +27,9 @@ def tokens(request: MemberRequest) -> HttpResponse:
     workspace = request.membership.workspace
     fresh, error = "", ""
     if request.method == "POST":
-        name = request.POST.get("name", "").strip()
-        if 1 <= len(name) <= LONGEST_NAME:
-            fresh = make_api_token(user=request.user, workspace=workspace, name=name)
+        form = TokenForm(request.POST)
+        if form.is_valid():
+            fresh = make_api_token(user=request.user, workspace=workspace, **form.cleaned_data)
         else:
             error = f"Give the token a name of 1 to {LONGEST_NAME} characters."
     mine = ApiToken.objects.filter(user=request.user, workspace=workspace).order_by("-pk")

@@ -96,7 +96,7 @@ def test_a_broken_or_too_large_upload_is_refused(people: People, settings: Any) 
     for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
         reply = rita._client.generic("POST", address, b"--y", kind, headers=rita._headers)
         assert reply.status_code in (400, 422), kind
-    too_long = {"CONTENT_LENGTH": str(settings.API_MAX_UPLOAD_BYTES + 1)}
+    too_long = {"CONTENT_LENGTH": str(settings.MAX_UPLOAD_BYTES + 1)}
     reply = rita._client.generic(
         "POST", address, b"", "multipart/form-data; boundary=x", headers=rita._headers, **too_long
     )

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from tests.api.world import World
+from tests.api.world import BASE, World
 from training.models import Job, ModelVersion, Round
 from training.services import queueing
 from training.services.launching import launch_round
@@ -183,3 +184,13 @@ def test_lists_and_rounds_cost_the_same_queries_however_long(
             assert rita.get("/rounds").json()["count"] == wanted
         with django_assert_num_queries(6):  # token, membership, round, runs, jobs, opened
             rita.get(f"/rounds/{world.round.pk}")
+
+
+def test_settings_that_no_database_holds_are_refused(world: World) -> None:
+    for bad in ("1e999", "-1e999", '"a\\u0000"', '"\\ud800"', "NaN"):
+        text = json.dumps(asked(world, config={"policy": {"optim": {"weight_decay": "X"}}}))
+        reply = world.rita._client.generic(
+            "POST", f"{BASE}/rounds", text.replace('"X"', bad), "application/json",
+            headers=world.rita._headers,
+        )  # fmt: skip
+        assert reply.status_code in (400, 422), (bad, reply.content)
