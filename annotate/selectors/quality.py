@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from django.core.cache import cache
 from django.db.models import Count, Max, Q, QuerySet
 
-from annotate.models import Aggregation, Answer, Judgment, Project
+from annotate.models import Aggregation, Annotator, Answer, Judgment, Project
 from annotate.statistics.intervals import wilson
 
 #: How long a computed agreement is kept; its key names what it was computed from.
@@ -142,11 +143,22 @@ def annotator_matrix(*, project: Project) -> list[PairAgreement]:
     from annotate.statistics.agreement import pairwise_agreement  # numpy, as above
 
     rows = Judgment.objects.current().filter(comparison__project=project)
-    rows = rows.select_related("annotator__user")
-    answers = [(str(row.annotator), row.comparison_id, row.answer) for row in rows]
-    return [
-        PairAgreement(str(first), str(second), found.share, found.n, found.kappa)
-        for (first, second), found in sorted(
-            pairwise_agreement(answers).items(), key=lambda item: str(item[0])
-        )
-    ]
+    answers = list(rows.values_list("annotator_id", "comparison_id", "answer"))
+    names = names_apart({annotator for annotator, _, _ in answers})
+    pairs = []
+    for people, found in pairwise_agreement(answers).items():
+        first, second = sorted(names[pk] for pk in people)
+        pairs.append(PairAgreement(first, second, found.share, found.n, found.kappa))
+    return sorted(pairs, key=lambda pair: (pair.first, pair.second))
+
+
+def names_apart(annotators: set[int]) -> dict[Hashable, str]:
+    """The annotators' names by id; two people of one name are told apart by address or number."""
+    people = Annotator.objects.select_related("user").in_bulk(annotators)
+    shared = Counter(str(person) for person in people.values())
+    return {
+        pk: str(person)
+        if shared[str(person)] == 1
+        else f"{person} ({person.user.email if person.user else pk})"
+        for pk, person in people.items()
+    }

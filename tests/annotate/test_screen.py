@@ -56,6 +56,15 @@ def test_markdown_is_rendered_and_text_is_kept() -> None:
     assert "<strong>bold</strong> &amp; &lt;tag&gt;" in html
 
 
+@pytest.mark.parametrize(
+    "text", ["![" * 10_000, "[" * 100_000, "[a* b` c " * 9_000, "word " * 9_000]
+)
+def test_long_and_bracketed_answers_are_plain_text(text: str) -> None:
+    # As Markdown they take seconds, in which nobody else is served.
+    assert render(text + "<i>").startswith("<pre>")
+    assert "&lt;i&gt;" in render(text + "<i>").replace("&#32;", " ")
+
+
 def test_a_person_judges_without_javascript(people: People, client: Client) -> None:
     comparison = make_comparison(make_project(people.workspace), a="**first**", b="second")
     client.force_login(people.bob)

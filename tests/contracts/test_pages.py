@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from django.conf import settings
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import get_resolver
 
@@ -124,14 +126,16 @@ def test_odd_numbers_and_pages_are_no_fault_of_ours(
 def test_a_body_that_is_too_large_is_not_read(
     addresses: dict[str, str], people: People, client: Client
 ) -> None:
-    address, kind = "/projects/helpful/import", "multipart/form-data; boundary=x"
-    body = b"--x--\r\n".ljust(2_000_000)
-    beyond = {"CONTENT_LENGTH": str(settings.MAX_UPLOAD_BYTES + len(body))}
+    def sent(**headers: str) -> HttpResponse:
+        file = SimpleUploadedFile("blank.jsonl", b" " * 2_000_000)
+        form = {"file": file, "format": "auto"}
+        return client.post("/projects/helpful/import", form, **headers)
+
     # A stranger has no file to send, and the CSRF check would have written it to disk.
-    assert client.generic("POST", address, body, kind).status_code == 413
+    assert sent().status_code == 413
     client.force_login(people.rita)
-    assert client.generic("POST", address, body, kind).status_code == 422
-    reply = client.generic("POST", address, body, kind, **beyond)
+    assert sent().status_code == 422
+    reply = sent(CONTENT_LENGTH=str(settings.MAX_UPLOAD_BYTES + 2_000_000))
     assert reply.status_code == 413
     assert "256 MB" in reply.content.decode()
 

@@ -330,3 +330,20 @@ def test_the_command_says_what_the_hub_did_not_like(
     settings.HF_TOKEN = ""
     with pytest.raises(CommandError, match="there is no token for"):
         call_command("push_snapshot", str(snapshot.pk), "--repo", "lab/helpful")
+
+
+def test_two_presses_at_once_queue_one_push(snapshot: Snapshot) -> None:
+    together, jobs = threading.Barrier(4), []
+
+    def press() -> None:
+        together.wait()
+        jobs.append(queue_snapshot_push(snapshot=snapshot, repo="lab/helpful").pk)
+        connection.close()
+
+    presses = [threading.Thread(target=press) for _ in range(4)]
+    for thread in presses:
+        thread.start()
+    for thread in presses:
+        thread.join()
+    assert len(jobs) == 4
+    assert Job.objects.count() == 1

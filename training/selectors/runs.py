@@ -50,7 +50,9 @@ class Curve:
 def run_curves(run: Run) -> list[Curve]:
     """The run's metrics with two points or more."""
     points: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for name, step, value in run.metrics.order_by("step").values_list("name", "step", "value"):
+    for name, step, value in (
+        run.metrics.filter(name__in=CURVES).order_by("step").values_list("name", "step", "value")
+    ):
         points[name].append((step, value))
     return [
         Curve(name, METRICS.get(name, ""), points[name])
@@ -69,12 +71,9 @@ class Answers:
 
 
 def answers_side_by_side(round: Round, *, limit: int = 12) -> list[Answers]:
-    samples = Sample.objects.filter(run__round=round, index=0).select_related(
-        "run", "prompt", "response"
-    )
-    by_stage: dict[str, dict[int, Sample]] = defaultdict(dict)
-    for sample in samples.order_by("prompt_id", "pk"):
-        by_stage[sample.run.stage][sample.prompt_id] = sample
-    old = by_stage["sample_reference"]
-    found = [Answers(s.prompt, old.get(pk), s) for pk, s in by_stage["sample_policy"].items()]
-    return found[:limit]
+    samples = Sample.objects.filter(run__round=round, index=0).select_related("prompt", "response")
+    new = samples.filter(run__stage="sample_policy").order_by("prompt_id", "pk")[:limit]
+    after = {sample.prompt_id: sample for sample in new}
+    old = samples.filter(run__stage="sample_reference", prompt__in=list(after)).order_by("pk")
+    before = {sample.prompt_id: sample for sample in old}
+    return [Answers(sample.prompt, before.get(pk), sample) for pk, sample in after.items()]

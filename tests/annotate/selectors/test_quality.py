@@ -58,7 +58,7 @@ def test_who_agrees_with_whom(
 ) -> None:
     judged(project, 1, {"ann": "a", "ben": "a", "cat": "b"})
     judged(project, 2, {"ann": "a", "ben": "b"})
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         rows = annotator_matrix(project=project)
     assert [(str(row.first), str(row.second), row.n, row.share) for row in rows] == [
         ("ann", "ben", 2, 0.5),
@@ -92,3 +92,16 @@ def test_other_projects_do_not_count(people: People, project: Project) -> None:
     judged(make_project(people.workspace, slug="other"), 1, {"ann": "a", "ben": "b"})
     assert project_agreement(project=project).n_judgments == 0
     assert annotator_matrix(project=project) == []
+
+
+def test_two_people_of_one_name_are_two_people(project: Project, people: People) -> None:
+    first, second = people.bob, people.rita
+    for user in (first, second):
+        user.name = "Kim"
+        user.save(update_fields=["name"])
+    comparison = make_comparison(project)
+    for user, answer in ((first, "a"), (second, "b")):
+        make_judgment(comparison, make_annotator(project.workspace, user), answer)
+    (pair,) = annotator_matrix(project=project)
+    assert {pair.first, pair.second} == {"Kim (bob@example.org)", "Kim (rita@example.org)"}
+    assert (pair.share, pair.n) == (0, 1)
