@@ -7,8 +7,10 @@ turn. A response ends with that token, so "stop here" is learnt, scored and samp
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from jinja2 import TemplateError
 
 from training.engine.config import DataConfig
 from training.engine.errors import DataError
@@ -49,8 +51,8 @@ class Pair:
 class Encoded:
     """What encoding left out or cut, counted."""
 
-    kept: int = 0
     too_long: list[str] = field(default_factory=list)
+    rewritten: list[str] = field(default_factory=list)
     cut: int = 0
 
     def report(self, events: EventWriter, what: str) -> None:
@@ -58,17 +60,30 @@ class Encoded:
             events.warning(
                 "prompt_too_long",
                 f"{len(self.too_long)} {what} rows left out: their prompts exceed "
-                f"data.max_prompt_length (first: {self.too_long[0]})",
+                "data.max_prompt_length, or leave no room for an answer "
+                f"(first: {self.too_long[0]})",
+            )
+        if self.rewritten:
+            events.warning(
+                "rewritten_by_template",
+                f"{len(self.rewritten)} {what} rows left out: the base's chat template does not "
+                f"repeat their earlier answers as given (first: {self.rewritten[0]})",
             )
         if self.cut:
             events.warning("cut", f"{self.cut} {what} responses cut at data.max_length")
+
+    def why_left_out(self) -> str:
+        """For the error when nothing is left."""
+        if self.rewritten and not self.too_long:
+            return "the base's chat template repeats none of their earlier answers as given"
+        return "every prompt exceeds data.max_prompt_length; raise it, or shorten the prompts"
 
 
 def require_messages(value: Any, where: str) -> list[dict[str, str]]:
     """A list of {"role", "content"} with text contents, or a DataError."""
     good = isinstance(value, list) and all(
         isinstance(message, dict)
-        and isinstance(message.get("content"), str)
+        and is_text(message.get("content"))
         and message.get("role") in ("system", "user", "assistant")
         for message in value
     )
@@ -77,25 +92,67 @@ def require_messages(value: Any, where: str) -> list[dict[str, str]]:
     return list(value)
 
 
-def prompt_tokens(base: Base, messages: list[dict[str, str]]) -> tuple[int, ...]:
-    """A conversation up to where the assistant's answer begins."""
-    text = base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+def is_text(value: Any) -> bool:
+    """Half a surrogate pair is a str in Python, and no text to a tokenizer."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def prompt_tokens(
+    base: Base, messages: list[dict[str, str]], where: str = "prompt"
+) -> tuple[int, ...]:
+    """A conversation up to where the assistant's answer begins.
+
+    Raises DataError where the base's chat template refuses it (a role it lacks, an odd order).
+    """
+    try:
+        text = base.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError as error:
+        raise DataError(f"{where}: the base's chat template refuses it: {error}") from None
     return tuple(base.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def response_tokens(base: Base, text: str) -> tuple[int, ...]:
-    """A finished answer: its tokens and the token that ends the turn."""
-    return (*base.tokenizer(text, add_special_tokens=False)["input_ids"], base.eos_id)
+    """A finished answer: its tokens and the token that ends the turn.
+
+    Text that spells a special token stays text: an answer that quotes "<|im_end|>" must not end
+    there, and must not open a turn of somebody else's.
+    """
+    encoded = base.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+    return (*encoded["input_ids"], base.eos_id)
+
+
+def within_positions(base: Base, config: DataConfig, events: EventWriter) -> DataConfig:
+    """The bounds in tokens, lowered to what the base has positions for (and said so)."""
+    if base.positions is None or config.max_length <= base.positions:
+        return config
+    events.warning(
+        "positions",
+        f"data.max_length is {config.max_length}, and the base has {base.positions} positions: "
+        f"{base.positions} is used",
+    )
+    shorter = min(config.max_prompt_length, base.positions - 1)
+    return replace(config, max_length=base.positions, max_prompt_length=shorter)
 
 
 def encode_pairs(
     base: Base, rows: Sequence[Row], config: DataConfig, events: EventWriter, what: str
 ) -> list[Pair]:
     """Preference rows as trees. Raises DataError for a wrong row or when none is left."""
+    config = within_positions(base, config, events)
     pairs, seen = [], Encoded()
     for number, row in enumerate(rows, start=1):
         where = f"{what} row {number} ({row.get('id', 'no id')})"
-        prompt = prompt_tokens(base, require_messages(row.get("prompt"), f"{where}: prompt"))
+        prompt = prompt_tokens(
+            base, require_messages(row.get("prompt"), f"{where}: prompt"), f"{where}: prompt"
+        )
         if len(prompt) > config.max_prompt_length:
             seen.too_long.append(str(row.get("id", number)))
             continue
@@ -115,7 +172,7 @@ def encode_pairs(
         pairs.append(Pair(str(row.get("prompt_id", number)), tree, float(probability)))
     seen.report(events, what)
     if not pairs:
-        raise DataError(f"no {what} row is left: every prompt exceeds data.max_prompt_length")
+        raise DataError(f"no {what} row is left: {seen.why_left_out()}")
     return pairs
 
 
@@ -123,36 +180,54 @@ def encode_conversations(
     base: Base, rows: Sequence[Row], config: DataConfig, events: EventWriter
 ) -> list[Tree]:
     """Conversations as trees whose assistant turns are scored, end-of-turn tokens included."""
+    config = within_positions(base, config, events)
     trees, seen = [], Encoded()
     for number, row in enumerate(rows, start=1):
         where = f"train row {number} ({row.get('id', 'no id')})"
         messages = require_messages(row.get("messages"), f"{where}: messages")
         if messages[-1]["role"] != "assistant":
             raise DataError(f"{where}: the last message must be the assistant's")
-        first = next(i for i, message in enumerate(messages) if message["role"] == "assistant")
-        if first == 0:
+        if messages[0]["role"] == "assistant":
             raise DataError(f"{where}: an assistant message needs something to answer")
-        prompt = prompt_tokens(base, messages[:first])
-        tokens: list[int] = []
-        scored: list[bool] = []
-        for index in range(first, len(messages)):
-            if messages[index]["role"] != "assistant":
-                continue
-            context = prompt_tokens(base, messages[:index])
-            between = context[len(prompt) + len(tokens) :]  # the turns since the last answer
-            answer = response_tokens(base, messages[index]["content"])
-            tokens += [*between, *answer]
-            scored += [False] * len(between) + [True] * len(answer)
-        if len(prompt) > config.max_prompt_length:
+        tree = conversation_tree(base, messages, where)
+        if tree is None:
+            seen.rewritten.append(str(row.get("id", number)))
+            continue
+        if len(tree.prompt) > config.max_prompt_length:
             seen.too_long.append(str(row.get("id", number)))
             continue
-        room = config.max_length - len(prompt)
-        seen.cut += len(tokens) > room
-        trees.append(Tree(prompt, (Branch(tuple(tokens[:room]), tuple(scored[:room])),)))
+        (whole,) = tree.branches
+        assert whole.scored is not None  # noqa: S101 - conversation_tree says what is scored
+        room = config.max_length - len(tree.prompt)
+        seen.cut += len(whole.tokens) > room
+        trees.append(Tree(tree.prompt, (Branch(whole.tokens[:room], whole.scored[:room]),)))
     seen.report(events, "train")
     if not trees:
-        raise DataError("no train row is left: every prompt exceeds data.max_prompt_length")
+        raise DataError(f"no train row is left: {seen.why_left_out()}")
     return trees
+
+
+def conversation_tree(base: Base, messages: list[dict[str, str]], where: str) -> Tree | None:
+    """One conversation: up to the first answer the prompt, then one branch of all that follows.
+
+    None where the chat template does not repeat an earlier answer as it was given (some strip it,
+    or drop its reasoning): what the model would later see is not what it was taught, and where one
+    turn ends and the next begins can no longer be told by counting.
+    """
+    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    prompt = prompt_tokens(base, messages[: answers[0]], where)
+    tokens: tuple[int, ...] = ()
+    scored: tuple[bool, ...] = ()
+    for index in answers:
+        context = prompt_tokens(base, messages[:index], where)
+        so_far = prompt + tokens
+        if context[: len(so_far)] != so_far:
+            return None
+        between = context[len(so_far) :]  # the turns since the last answer
+        answer = response_tokens(base, messages[index]["content"])
+        tokens += between + answer
+        scored += (False,) * len(between) + (True,) * len(answer)
+    return Tree(prompt, (Branch(tokens, scored),))
 
 
 @dataclass(frozen=True)
@@ -165,18 +240,32 @@ class PromptRow:
 
 
 def encode_prompts(
-    base: Base, rows: Iterable[Row], config: DataConfig, events: EventWriter
+    base: Base,
+    rows: Iterable[Row],
+    config: DataConfig,
+    events: EventWriter,
+    *,
+    max_new_tokens: int,
 ) -> list[PromptRow]:
-    """Prompts as tokens. Raises DataError when none is left."""
+    """Prompts as tokens, with room for an answer. Raises DataError when none is left."""
+    longest = config.max_prompt_length
+    if base.positions is not None:
+        longest = min(longest, base.positions - max_new_tokens)
+    if longest < 1:
+        raise DataError(
+            f"max_new_tokens is {max_new_tokens}, and the base has {base.positions} positions for "
+            "prompt and answer together; ask for shorter answers"
+        )
     prompts, seen = [], Encoded()
     for number, row in enumerate(rows, start=1):
-        messages = require_messages(row.get("prompt"), f"prompt row {number}: prompt")
-        tokens = prompt_tokens(base, messages)
-        if len(tokens) > config.max_prompt_length:
+        where = f"prompt row {number} ({row.get('id', 'no id')}): prompt"
+        messages = require_messages(row.get("prompt"), where)
+        tokens = prompt_tokens(base, messages, where)
+        if len(tokens) > longest:
             seen.too_long.append(str(row.get("id", number)))
             continue
         prompts.append(PromptRow(str(row.get("id", number)), messages, tokens))
     seen.report(events, "prompt")
     if not prompts:
-        raise DataError("no prompt is left: every one exceeds data.max_prompt_length")
+        raise DataError(f"no prompt is left: {seen.why_left_out()}")
     return prompts

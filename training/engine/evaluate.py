@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from training.engine.batching import Packing
-from training.engine.data import PromptRow, prompt_tokens, require_messages
+from training.engine.data import encode_prompts
 from training.engine.dpo import (
     ADAPTER,
     REFERENCE,
@@ -23,7 +23,7 @@ from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.reward import ADAPTER as REWARD
 from training.engine.reward import attach, held_out_metrics, test_pairs
 from training.engine.rollouts import roll_out
-from training.engine.rundir import RunDir
+from training.engine.rundir import Row, RunDir
 
 
 def train(run: RunDir) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def train(run: RunDir) -> dict[str, Any]:
     base = load_base(config.base)
     pairs = test_pairs(run, base)
     if not pairs:
-        raise DataError(f"{config.data.test} is missing: there is nothing to measure on")
+        raise DataError(f"{config.data.test} is missing or empty: there is nothing to measure on")
     reward_head: ScalarHead | None = None
     if settings.reward_adapter is not None:
         reward_head = attach(base, settings.reward_adapter)
@@ -86,15 +86,17 @@ def answers_of_both(
     """Answers of policy and reference to held-out prompts: reward, KL, length, EOS rate."""
     settings = run.config.evaluate
     assert settings is not None  # noqa: S101 - the config guarantees it
-    prompts: dict[str, PromptRow] = {}
+    by_prompt: dict[str, Row] = {}
     for row in run.rows(run.config.data.test):
         name = str(row.get("prompt_id", row.get("id")))
-        if name not in prompts and len(prompts) < settings.generate:
-            messages = require_messages(row.get("prompt"), f"test row {name}: prompt")
-            tokens = prompt_tokens(base, messages)
-            if len(tokens) <= run.config.data.max_prompt_length:
-                prompts[name] = PromptRow(name, messages, tokens)
-    asked = list(prompts.values())
+        by_prompt.setdefault(name, {"id": name, "prompt": row.get("prompt")})
+    asked = encode_prompts(
+        base,
+        list(by_prompt.values()),
+        run.config.data,
+        run.events,
+        max_new_tokens=settings.max_new_tokens,
+    )[: settings.generate]
     both = {
         name: roll_out(
             base,

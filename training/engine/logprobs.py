@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from training.engine.batching import PackedRow, Packing, pack
-from training.engine.data import Tree
+from training.engine.data import Branch, Tree
 from training.engine.models import Base
 from training.engine.stopping import raise_if_stopped
 
@@ -23,6 +23,8 @@ from training.engine.stopping import raise_if_stopped
 CHUNK = 128
 #: Packed and plain log-probs of a response may differ by this much in fp32.
 PACKING_TOLERANCE = 1e-3
+#: Tokens of prompt and of answer on which the head is compared with the model's own.
+PROBE = 32
 
 
 class TokenLogProbs(torch.autograd.Function):
@@ -115,6 +117,20 @@ def response_logps(base: Base, trees: Sequence[Tree], packing: Packing) -> Tenso
         indices, table = group_logps(base, group)
         result[indices] = table.cpu()
     return result
+
+
+@torch.no_grad()
+def own_log_prob_error(base: Base, tree: Tree) -> float:
+    """Largest difference between our log-prob of a token and the model's own (nats).
+
+    A few tokens show it: all of them pass through the same head.
+    """
+    few = Tree(tree.prompt[-PROBE:], (Branch(tree.branches[0].tokens[:PROBE]),))
+    row = pack([few], Packing(few.length, shared=False))[0][0].to(base.device)
+    ours = token_logps(base, row, row_states(base, row))
+    logits = base.causal(input_ids=row.input_ids[None]).logits[0, row.sources].float()
+    theirs = logits.log_softmax(dim=-1).gather(1, row.targets[:, None]).squeeze(1)
+    return float((ours - theirs).abs().max())
 
 
 def packing_error(base: Base, trees: Sequence[Tree]) -> float:

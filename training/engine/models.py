@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -36,6 +38,25 @@ from training.engine.quantization import (
 from training.engine.rundir import publish_folder, require_space
 from training.engine.sources import locate
 
+#: What a saved adapter may say of itself besides its matrices; anything else changes the model in
+#: ways that loading the matrices alone would silently leave out.
+PLAIN_LORA: dict[str, tuple[Any, ...]] = {
+    "use_dora": (None, False),
+    "use_qalora": (None, False),
+    "use_bdlora": (None, False),
+    "lora_bias": (None, False),
+    "bias": (None, "none"),
+    "modules_to_save": (None, [], ["score"]),
+    "target_parameters": (None, []),
+    "trainable_token_indices": (None,),
+    "layer_replication": (None,),
+    "alora_invocation_tokens": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
+    "arrow_config": (None,),
+    "init_lora_weights": (None, True, False, "gaussian", "orthogonal", "eva"),
+}
+
 
 def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -54,14 +75,15 @@ class Base:
         self.dtype = getattr(torch, config.dtype)
         self.adapters: list[str] = []
         self.active: str | None = None
-        if model.config.eos_token_id is None and tokenizer.eos_token_id is None:
-            raise BaseModelError(f"{config.source} names no end-of-sequence token")
-        self.eos_id = int(tokenizer.eos_token_id)
+        self.eos_id = turn_end(model, tokenizer)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         for module in model.modules():
+            # preference losses compare two passes, which dropout would blur
             if isinstance(module, nn.Dropout):
-                module.p = 0.0  # preference losses compare two passes, which dropout would blur
+                module.p = 0.0
+            if isinstance(getattr(module, "attention_dropout", None), float):
+                module.attention_dropout = 0.0  # type: ignore[assignment]
         model.eval()
 
     @property
@@ -76,6 +98,12 @@ class Base:
         """The transformer without its language-model head."""
         backbone: nn.Module = getattr(self.causal, self.causal.base_model_prefix)
         return backbone
+
+    @property
+    def positions(self) -> int | None:
+        """How many tokens the base has positions for; None where it does not say."""
+        found: int | None = getattr(self.causal.config, "max_position_embeddings", None)
+        return found
 
     @property
     def hidden_size(self) -> int:
@@ -120,6 +148,7 @@ class Base:
                 self.model = get_peft_model(self.model, lora, adapter_name=name)
         except ValueError as error:
             raise BaseModelError(f"the adapter does not fit the base: {error}") from error
+        self._expect_layers(name, lora)
         self.adapters.append(name)
         if init_from is not None:
             self.load_adapter_weights(name, Path(init_from))
@@ -127,6 +156,25 @@ class Base:
             parameter.requires_grad_(False)
         self._activate(name)
         self._activate(None)
+
+    def _expect_layers(self, name: str, lora: LoraConfig) -> None:
+        """Raise BaseModelError for layers that would be left out, or trained without effect."""
+        layers = [key for key, m in self.causal.named_modules() if name in getattr(m, "lora_A", ())]
+        wanted = lora.target_modules
+        names = [] if isinstance(wanted, str) or wanted is None else sorted(wanted)
+        absent = [
+            each for each in names if not any(f".{key}".endswith(f".{each}") for key in layers)
+        ]
+        if absent:
+            raise BaseModelError(
+                f"the base has no layer {', '.join(absent)}; adapter.target_modules may name "
+                f"{', '.join(linear_names(self.causal))}"
+            )
+        if hasattr(self.causal.get_output_embeddings(), "lora_A"):
+            raise BaseModelError(
+                "an adapter on the language-model head would change nothing here: scores are read "
+                "through the base's own head; leave it out of adapter.target_modules"
+            )
 
     def load_adapter_weights(self, name: str, folder: Path) -> None:
         """Fill adapter `name` from a PEFT folder. Raises BaseModelError where shapes differ."""
@@ -253,12 +301,60 @@ def saved_lora(folder: Path) -> LoraConfig:
         raise BaseModelError(f"{folder}/adapter_config.json cannot be read: {error}") from None
     if config.get("peft_type") != "LORA":
         raise BaseModelError(f"{folder} is not a LoRA adapter")
-    return LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=config["r"],
-        lora_alpha=config["lora_alpha"],
-        lora_dropout=0.0,
-        target_modules=config["target_modules"],
+    beyond = sorted(
+        key for key, plain in PLAIN_LORA.items() if config.get(key) not in (None, *plain)
+    )
+    if beyond:
+        raise BaseModelError(
+            f"the adapter in {folder} uses {', '.join(beyond)}, which this engine would get wrong; "
+            "plain LoRA, rank and alpha patterns and rsLoRA are supported"
+        )
+    try:
+        return LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=config["r"],
+            lora_alpha=config["lora_alpha"],
+            lora_dropout=0.0,
+            target_modules=config["target_modules"],
+            exclude_modules=config.get("exclude_modules"),
+            layers_to_transform=config.get("layers_to_transform"),
+            layers_pattern=config.get("layers_pattern"),
+            use_rslora=config.get("use_rslora") or False,
+            rank_pattern=config.get("rank_pattern") or {},
+            alpha_pattern=config.get("alpha_pattern") or {},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BaseModelError(f"{folder}/adapter_config.json is incomplete: {error}") from None
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Last parts of the names of all linear layers, sorted."""
+    layers = [key for key, module in model.named_modules() if hasattr(module, "in_features")]
+    return sorted({key.rpartition(".")[2] for key in layers} - {"default", "lm_head"})
+
+
+def turn_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends an answer: what the chat template writes behind one, else the EOS.
+
+    On Gemma or Phi-3 the two differ, and a model taught to end with its EOS would never write the
+    end that everybody else's template waits for. Raises BaseModelError where there is neither.
+    """
+    special = set(tokenizer.all_special_ids)
+    special |= {key for key, token in tokenizer.added_tokens_decoder.items() if token.special}
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
+    with contextlib.suppress(TemplateError):
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        behind = tokenizer(text.rpartition("ANSWER")[2], add_special_tokens=False)["input_ids"]
+        for token in behind:
+            if token in special:
+                return int(token)
+    named = [tokenizer.eos_token_id, model.config.eos_token_id]
+    for each in named:
+        if each is not None:
+            return int(each[0] if isinstance(each, list) else each)
+    raise BaseModelError(
+        "the base names no end-of-sequence token: an answer could not end; set eos_token in its "
+        "tokenizer_config.json, or choose an instruct model"
     )
 
 
@@ -306,7 +402,7 @@ def load_base(config: BaseConfig, *, gradient_checkpointing: bool = False) -> Ba
             device_map={"": device},
             attn_implementation="sdpa",
         )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise BaseModelError(
             f"the base {config.source!r} could not be loaded: {reason} "
@@ -314,7 +410,10 @@ def load_base(config: BaseConfig, *, gradient_checkpointing: bool = False) -> Ba
             "machine can reach)"
         ) from error
     if tokenizer.chat_template is None:
-        raise BaseModelError(f"the tokenizer of {config.source!r} has no chat template")
+        raise BaseModelError(
+            f"the tokenizer of {config.source!r} has no chat template, so turns cannot be told "
+            "apart; choose an instruct model, or put a chat_template.jinja beside the tokenizer"
+        )
     base = Base(model, tokenizer, config)
     require_quantized(model, config)
     keep_differentiable(model)

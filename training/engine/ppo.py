@@ -12,6 +12,7 @@ Follows Schulman et al. 2017 (arXiv 1707.06347) and Huang et al. 2024 (arXiv 240
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from training.engine.advantages import (
 )
 from training.engine.batching import Packing, pack
 from training.engine.config import PPOConfig
-from training.engine.data import PromptRow, encode_prompts
+from training.engine.data import Branch, PromptRow, Tree, encode_prompts
 from training.engine.dpo import ADAPTER, add_policy
 from training.engine.errors import StepZeroError
 from training.engine.generation import text_of
@@ -54,7 +55,8 @@ def train(run: RunDir) -> dict[str, Any]:
     seed_everything(config)
     run.events.write("phase", name="load")
     base = load_base(config.base, gradient_checkpointing=config.gradient_checkpointing)
-    prompts = encode_prompts(base, run.rows(config.data.prompts), config.data, run.events)
+    rows = run.rows(config.data.prompts)
+    prompts = encode_prompts(base, rows, config.data, run.events, max_new_tokens=ppo.max_new_tokens)
     reference = add_policy(run, base)
     reward_head = attach(base, ppo.reward_adapter)
     value_head = ScalarHead(base.hidden_size, std=0.0).to(base.device)
@@ -81,7 +83,7 @@ def train(run: RunDir) -> dict[str, Any]:
     packing = Packing(config.row_budget, shared=True)
     if checkpoint is None:
         before = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
-        packing = choose_packing(run, base, before.trees)
+        packing = choose_packing(run, base, [*before.trees, *longest_trees(prompts, ppo)])
         expect_same_policies(before, TOLERANCE[config.base.dtype])
         kept = {
             "reward_before": before.scores.mean().item(),
@@ -147,8 +149,8 @@ def train(run: RunDir) -> dict[str, Any]:
         "length/mean": after.lengths.float().mean().item(),
         "eos/rate": after.finished.float().mean().item(),
     }
-    rows = ppo.updates * ppo.episodes_per_update
-    return {"steps": ppo.updates, "rows": rows, "metrics": metrics, "adapter": "adapter"}
+    episodes = ppo.updates * ppo.episodes_per_update
+    return {"steps": ppo.updates, "rows": episodes, "metrics": metrics, "adapter": "adapter"}
 
 
 def update_policy(
@@ -223,6 +225,18 @@ def episode_order(n_prompts: int, ppo: PPOConfig, seed: int) -> list[list[int]]:
     flat = [index for batch in batches(n_prompts, n_prompts, passes, seed) for index in batch]
     size = ppo.episodes_per_update
     return [flat[update * size : (update + 1) * size] for update in range(ppo.updates)]
+
+
+def longest_trees(prompts: Sequence[PromptRow], ppo: PPOConfig) -> list[Tree]:
+    """The two longest episodes that may come: what packing is proven on must cover them.
+
+    Which tokens they hold does not matter to the proof, so the prompt's own are repeated.
+    """
+    longest = sorted(prompts, key=lambda prompt: len(prompt.tokens))[-2:]
+    return [
+        Tree(p.tokens, (Branch(tuple(islice(cycle(p.tokens), ppo.max_new_tokens))),))
+        for p in longest
+    ]
 
 
 def expect_same_policies(before: Rollouts, tolerance: float) -> None:

@@ -12,13 +12,15 @@ from training.engine.batching import Packing
 from training.engine.config import RunConfig
 from training.engine.data import Tree
 from training.engine.errors import StepZeroError
-from training.engine.logprobs import PACKING_TOLERANCE, packing_error
+from training.engine.logprobs import PACKING_TOLERANCE, own_log_prob_error, packing_error
 from training.engine.models import Base
 from training.engine.quantization import count_layers
 from training.engine.rundir import RunDir
 
 #: How far a step-0 figure may be from its closed form in fp32; bf16 rounds at 2⁻⁸.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+#: How far one token's log-prob may be from the model's own (nats); logits in bf16 round at 2⁻⁸.
+OWN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 
 
 def versions() -> dict[str, str]:
@@ -44,11 +46,14 @@ def announce(run: RunDir, base: Base, *, total_steps: int, rows: int, trainable:
 def choose_packing(run: RunDir, base: Base, trees: Sequence[Tree]) -> Packing:
     """Shared prompts where packed and plain agree on two trees; else plain rows, and say so.
 
-    In bf16 the two orders of summation differ by rounding, so the bound is on the fp32 scale of
-    the whole response there: 1e-3 in fp32, 0.5 nats in bf16.
+    The longest trees are taken: a sliding window is invisible on trees that fit into it. Before
+    that, one tree's log-probs must be the model's own. In bf16 the two orders of summation differ
+    by rounding: 1e-3 nats for a whole response in fp32, 0.5 there.
     """
     bound = PACKING_TOLERANCE if run.config.base.dtype == "float32" else 0.5
-    error = packing_error(base, trees[:2])
+    longest = sorted(trees, key=lambda tree: tree.length)[-2:]
+    expect_own_log_probs(base, longest[0])
+    error = packing_error(base, longest)
     if error <= bound:
         return Packing(run.config.row_budget, shared=True)
     run.events.warning(
@@ -57,6 +62,23 @@ def choose_packing(run: RunDir, base: Base, trees: Sequence[Tree]) -> Packing:
         "so plain rows are used: right, and slower",
     )
     return Packing(run.config.row_budget, shared=False)
+
+
+def expect_own_log_probs(base: Base, tree: Tree) -> None:
+    """Raise StepZeroError where the model's logits are not its last states times its head.
+
+    We multiply by the head only where a token is scored (`TokenLogProbs`): a bias, a scale
+    (Granite, Cohere) or a soft cap (Gemma) would be left out of every loss without a word. The cap
+    is asked for by name too, since it bends small logits too little to be seen.
+    """
+    capped = getattr(base.causal.config, "final_logit_softcapping", None)
+    error = own_log_prob_error(base, tree)
+    if capped or error > OWN_TOLERANCE[base.config.dtype]:
+        what = f"caps its logits at {capped}" if capped else f"gives log-probs {error:.3g} nats off"
+        raise StepZeroError(
+            f"the base {what}: its logits are more than its last states times its head (a bias, a "
+            "scale or a cap), which this engine does not train through; choose another base"
+        )
 
 
 def expect_step_zero(config: RunConfig, *, loss: float, margin: float, what: str) -> None:

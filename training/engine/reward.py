@@ -161,9 +161,10 @@ def train(run: RunDir) -> dict[str, Any]:
 
 
 def test_pairs(run: RunDir, base: Base) -> list[Pair]:
-    """The held-out pairs; none where the run has no such file."""
+    """The held-out pairs; none where the run has no such file, or an empty one."""
     data = run.config.data
-    if not (run.path / data.test).is_file():
+    path = run.path / data.test
+    if not path.is_file() or path.stat().st_size == 0:
         return []
     rows = run.rows(data.test)[: data.max_test_rows]
     return encode_pairs(base, rows, data, run.events, "test")

@@ -30,7 +30,10 @@ def train(run: RunDir) -> dict[str, Any]:
     adapter = config.adapter.init_from
     if adapter is not None:
         base.add_adapter(ADAPTER, config.adapter, init_from=adapter)
-    prompts = encode_prompts(base, run.rows(config.data.prompts), config.data, run.events)
+    asked = run.rows(config.data.prompts)
+    prompts = encode_prompts(
+        base, asked, config.data, run.events, max_new_tokens=settings.max_new_tokens
+    )
     total = len(prompts) * settings.samples_per_prompt
     announce(run, base, total_steps=total, rows=len(prompts), trainable=0)
 
