@@ -178,7 +178,7 @@ class Base:
 
     def load_adapter_weights(self, name: str, folder: Path) -> None:
         """Fill adapter `name` from a PEFT folder. Raises BaseModelError where shapes differ."""
-        saved = load_file(folder / "adapter_model.safetensors")
+        saved = saved_tensors(folder)
         own = dict(self._named(name))
         lora = {key: value for key, value in saved.items() if ".lora_" in key}
         if set(lora) != set(own) or any(lora[key].shape != own[key].shape for key in own):
@@ -299,7 +299,7 @@ def saved_lora(folder: Path) -> LoraConfig:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise BaseModelError(f"{folder}/adapter_config.json cannot be read: {error}") from None
-    if config.get("peft_type") != "LORA":
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise BaseModelError(f"{folder} is not a LoRA adapter")
     beyond = sorted(
         key for key, plain in PLAIN_LORA.items() if config.get(key) not in (None, *plain)
@@ -325,6 +325,15 @@ def saved_lora(folder: Path) -> LoraConfig:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BaseModelError(f"{folder}/adapter_config.json is incomplete: {error}") from None
+
+
+def saved_tensors(folder: Path) -> dict[str, Tensor]:
+    """The matrices of a saved adapter folder. Raises BaseModelError where they cannot be read."""
+    path = folder / "adapter_model.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BaseModelError(f"{path} cannot be read: {error}") from None
 
 
 def linear_names(model: nn.Module) -> list[str]:
@@ -373,7 +382,7 @@ class ScalarHead(nn.Module):
 
 def load_reward_head(folder: Path, hidden_size: int) -> ScalarHead:
     """The score head of a saved reward adapter. Raises BaseModelError where there is none."""
-    weight = load_file(folder / "adapter_model.safetensors").get("base_model.model.score.weight")
+    weight = saved_tensors(folder).get("base_model.model.score.weight")
     if weight is None or weight.shape != (1, hidden_size):
         raise BaseModelError(f"{folder} is not a reward adapter of this base: it has no score head")
     head = ScalarHead(hidden_size, std=0.0)
