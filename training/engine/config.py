@@ -203,7 +203,7 @@ class PPOConfig:
     updates: int = 8
     """Rollout-and-update turns."""
     episodes_per_update: int = 8
-    """Prompts answered per update."""
+    """Prompts answered per update (optim.batch_size and optim.epochs are not used)."""
     max_new_tokens: int = 48
     """Longest response in tokens."""
     temperature: float = 1.0
@@ -268,7 +268,10 @@ class EvaluateConfig:
     beta: float = 0.1
     """Scale of the implicit reward."""
     generate: int = 0
-    """Answer so many held-out prompts with policy and reference: reward, KL, length, EOS rate."""
+    """Answer so many held-out prompts with policy and reference: reward, KL, length, EOS rate.
+
+    Needs both adapters; without one of them nothing is generated.
+    """
     max_new_tokens: int = 48
     """Longest generated response in tokens."""
 
@@ -354,6 +357,13 @@ class RunConfig:
         check(
             given == [self.method], "method sections", given, f"the section {self.method!r} alone"
         )
+        if self.method not in ("sft", "reward", "dpo"):
+            # a setting that would not be obeyed is refused rather than passed over
+            asked = self.optim.max_steps
+            check(asked is None, "optim.max_steps", asked, "null here (PPO has ppo.updates)")
+        if self.method == "evaluate":
+            start = self.adapter.init_from
+            check(start is None, "adapter.init_from", start, "null; use evaluate.policy_adapter")
         if self.method in ("reward", "dpo", "ppo"):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
 

@@ -166,7 +166,8 @@ def encode_pairs(
             seen.cut += len(tokens) > room
             branches.append(Branch(tokens[:room]))
         probability = row.get("probability", 1.0)
-        if not isinstance(probability, int | float) or not 0.0 <= probability <= 1.0:
+        number_like = isinstance(probability, int | float) and not isinstance(probability, bool)
+        if not number_like or not 0.0 <= probability <= 1.0:
             raise DataError(f"{where}: probability is {probability!r}, not a number from 0 to 1")
         tree = Tree(prompt, tuple(branches))
         pairs.append(Pair(str(row.get("prompt_id", number)), tree, float(probability)))

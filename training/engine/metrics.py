@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 METRICS: dict[str, str] = {
-    "loss/train": "Training loss of the step, averaged over its rows (nats).",
+    "loss/train": "Training loss of the step (nats), a mean over its rows; SFT: over its tokens.",
     "loss/policy": "PPO's clipped policy loss, averaged over response tokens.",
     "loss/value": "PPO's clipped value loss, averaged over response tokens.",
     "optim/lr": "Learning rate of the step.",
@@ -12,7 +12,7 @@ METRICS: dict[str, str] = {
     "reward/accuracy_low": "Lower end of the 95 % interval, clustered by prompt.",
     "reward/accuracy_high": "Upper end of the 95 % interval, clustered by prompt.",
     "reward/margin": "Mean score of chosen minus mean score of rejected (reward units).",
-    "reward/mean": "Mean reward-model score of the rollouts (reward units).",
+    "reward/mean": "Mean reward-model score of the rollouts, without penalties (reward units).",
     "reward/mean_before": "Mean score of the starting policy's answers to fixed prompts.",
     "reward/mean_after": "Mean score of the trained policy's answers to the same prompts.",
     "reward/mean_reference": "Mean score of the reference's answers to the held-out prompts.",
@@ -32,7 +32,7 @@ METRICS: dict[str, str] = {
     "kl/after": "KL to the reference of the trained policy, estimator k1 (nats per response).",
     "kl/policy": "KL to the reference on held-out prompts, estimator k1 (nats per response).",
     "kl/update": "KL from before to after the update, estimator k3 (nats per token).",
-    "entropy": "Entropy of the next token, estimated by −log p of the sampled ones (nats).",
+    "entropy": "Next-token entropy at the sampling temperature, estimated by −log p (nats).",
     "clip/fraction": "Share of response tokens whose probability ratio was clipped.",
     "value/explained_variance": "Share of the returns' variance that the values explain (1: all).",
     "length/mean": "Mean response length (tokens).",

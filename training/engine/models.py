@@ -19,7 +19,7 @@ import torch
 from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -36,26 +36,8 @@ from training.engine.quantization import (
     require_quantized,
 )
 from training.engine.rundir import publish_folder, require_space
+from training.engine.saved_adapters import saved_lora, saved_tensors
 from training.engine.sources import locate
-
-#: What a saved adapter may say of itself besides its matrices; anything else changes the model in
-#: ways that loading the matrices alone would silently leave out.
-PLAIN_LORA: dict[str, tuple[Any, ...]] = {
-    "use_dora": (None, False),
-    "use_qalora": (None, False),
-    "use_bdlora": (None, False),
-    "lora_bias": (None, False),
-    "bias": (None, "none"),
-    "modules_to_save": (None, [], ["score"]),
-    "target_parameters": (None, []),
-    "trainable_token_indices": (None,),
-    "layer_replication": (None,),
-    "alora_invocation_tokens": (None,),
-    "kasa_config": (None,),
-    "monteclora_config": (None,),
-    "arrow_config": (None,),
-    "init_lora_weights": (None, True, False, "gaussian", "orthogonal", "eva"),
-}
 
 
 def pick_device() -> torch.device:
@@ -178,7 +160,7 @@ class Base:
 
     def load_adapter_weights(self, name: str, folder: Path) -> None:
         """Fill adapter `name` from a PEFT folder. Raises BaseModelError where shapes differ."""
-        saved = load_file(folder / "adapter_model.safetensors")
+        saved = saved_tensors(folder)
         own = dict(self._named(name))
         lora = {key: value for key, value in saved.items() if ".lora_" in key}
         if set(lora) != set(own) or any(lora[key].shape != own[key].shape for key in own):
@@ -291,42 +273,6 @@ def as_json(value: Any) -> Any:
     return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))
 
 
-def saved_lora(folder: Path) -> LoraConfig:
-    """The LoRA settings of a saved adapter folder. Raises BaseModelError for anything else."""
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise BaseModelError(f"{folder} holds no adapter_model.safetensors")
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise BaseModelError(f"{folder}/adapter_config.json cannot be read: {error}") from None
-    if config.get("peft_type") != "LORA":
-        raise BaseModelError(f"{folder} is not a LoRA adapter")
-    beyond = sorted(
-        key for key, plain in PLAIN_LORA.items() if config.get(key) not in (None, *plain)
-    )
-    if beyond:
-        raise BaseModelError(
-            f"the adapter in {folder} uses {', '.join(beyond)}, which this engine would get wrong; "
-            "plain LoRA, rank and alpha patterns and rsLoRA are supported"
-        )
-    try:
-        return LoraConfig(
-            task_type=TaskType.CAUSAL_LM,
-            r=config["r"],
-            lora_alpha=config["lora_alpha"],
-            lora_dropout=0.0,
-            target_modules=config["target_modules"],
-            exclude_modules=config.get("exclude_modules"),
-            layers_to_transform=config.get("layers_to_transform"),
-            layers_pattern=config.get("layers_pattern"),
-            use_rslora=config.get("use_rslora") or False,
-            rank_pattern=config.get("rank_pattern") or {},
-            alpha_pattern=config.get("alpha_pattern") or {},
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BaseModelError(f"{folder}/adapter_config.json is incomplete: {error}") from None
-
-
 def linear_names(model: nn.Module) -> list[str]:
     """Last parts of the names of all linear layers, sorted."""
     layers = [key for key, module in model.named_modules() if hasattr(module, "in_features")]
@@ -373,7 +319,7 @@ class ScalarHead(nn.Module):
 
 def load_reward_head(folder: Path, hidden_size: int) -> ScalarHead:
     """The score head of a saved reward adapter. Raises BaseModelError where there is none."""
-    weight = load_file(folder / "adapter_model.safetensors").get("base_model.model.score.weight")
+    weight = saved_tensors(folder).get("base_model.model.score.weight")
     if weight is None or weight.shape != (1, hidden_size):
         raise BaseModelError(f"{folder} is not a reward adapter of this base: it has no score head")
     head = ScalarHead(hidden_size, std=0.0)

@@ -4,7 +4,8 @@ Policy, reward model and reference are adapters of the same base (the reference 
 or a frozen copy of the adapter the run starts from); the value is a head on the policy's own pass.
 Follows Schulman et al. 2017 (arXiv 1707.06347) and Huang et al. 2024 (arXiv 2403.17031). Differs:
 - the value head starts at zero and shares the policy's states, instead of a critic of its own;
-- log-probs are recomputed teacher-forced after decoding, so the first ratio is exactly 1;
+- log-probs are recomputed teacher-forced after decoding, so the first ratio is 1 (to rounding:
+  minibatches are packed anew);
 - losses average over the minibatch's real tokens, never over padding or per episode;
 - a cut answer counts as over, and pays `missing_eos_penalty` at its last token.
 """

@@ -107,7 +107,7 @@ def roll_out(
     """Answer with the policy, score the answers, take log-probs of policy and reference.
 
     Log-probs are recomputed in one teacher-forced pass rather than kept from decoding, so that the
-    first update starts at a probability ratio of exactly 1.
+    first update starts at a probability ratio of 1, to rounding.
     """
     with base.use(policy):
         answers = generate(
