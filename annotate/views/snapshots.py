@@ -47,7 +47,13 @@ def freeze(request: MemberRequest, slug: str) -> HttpResponse:
     except AnnotateError as error:
         messages.error(request, f"Nothing was frozen: {error}.")
         return redirect("project", slug=slug)
-    messages.success(request, f"Snapshot {snapshot.number} is frozen.")
+    held_out = 100 * snapshot.n_test / (snapshot.n_train + snapshot.n_test)
+    messages.success(
+        request,
+        f"Snapshot {snapshot.number} is frozen: {snapshot.n_test} rows are held out, "
+        f"{held_out:.0f} % where {form.cleaned_data['test_percent']} % was asked for (prompts stay "
+        "whole).",
+    )
     return redirect("snapshot", slug=slug, number=snapshot.number)
 
 

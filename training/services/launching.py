@@ -99,6 +99,8 @@ def refuse_round(
         raise CannotLaunch(
             f"{reference} is a reward model; a policy starts from a base or a policy"
         )
+    if reward_version is not None and method == Round.Method.SFT:
+        raise CannotLaunch("fine-tuning uses no reward model; leave it out, or choose DPO or PPO")
     if reward_version is not None and reward_version.kind != ModelVersion.Kind.REWARD:
         raise CannotLaunch(f"{reward_version} is not a reward model")
     if reward_version is not None and reward_version.base != reference.base:

@@ -58,7 +58,7 @@ async function send(which) {
       const reply = await fetch(which.action, { method: "POST", body, headers: { "X-Requested-With": "fetch" } });
       if (reply.redirected || reply.status === 403) { location.reload(); return; }
       if (reply.status >= 500) throw new Error(`the server answered ${reply.status}`);
-      show(await reply.text());
+      show(await reply.text(), which.id === "undo-form");
       break;
     } catch (error) {
       // The key makes sending again safe, so the answer is kept until the server has it.
@@ -81,14 +81,15 @@ function notSent(error) {
   box.textContent = `1 answer is not sent yet (${error.message}). It is kept here and sent again every few seconds; leave the page open.`;
 }
 
-function show(html) {
+function show(html, takenBack) {
   stage.innerHTML = html; // our own template: model text in it is already sanitised
   activeMs = 0;
   lastTick = performance.now();
   ready();
   scrollTo(0, 0);
   stage.focus({ preventScroll: true });
-  announce.textContent = document.querySelector(".answers") ? "Next comparison." : "Nothing left to judge.";
+  const here = takenBack ? "Taken back: choose again." : "Next comparison.";
+  announce.textContent = document.querySelector(".answers") ? here : "Nothing left to judge.";
 }
 
 function ready() {

@@ -85,6 +85,16 @@ def test_an_impossible_config_is_refused_in_words(
     assert Round.objects.count() == 1
 
 
+def test_fine_tuning_takes_no_reward_model(world: World) -> None:
+    reward = ModelVersion.objects.create(
+        workspace=world.people.workspace, kind="reward", name="r", base=world.base.base,
+        adapter_path="r/adapter", digest="r",
+    )  # fmt: skip
+    reply = world.rita.post("/rounds", asked(world, method="sft", reward_version=reward.pk))
+    assert reply.status_code == 422, reply.content
+    assert "fine-tuning uses no reward model" in reply.json()["detail"]
+
+
 def test_things_of_another_workspace_do_not_exist(world: World) -> None:
     theirs = ModelVersion.objects.create(
         workspace=world.people.elsewhere, kind="base", name="theirs", base={}, digest="x"
