@@ -332,6 +332,10 @@ def test_the_command_says_what_the_hub_did_not_like(
         call_command("push_snapshot", str(snapshot.pk), "--repo", "lab/helpful")
 
 
+@pytest.mark.skipif(
+    "connection.vendor != 'postgresql'",
+    reason="threads share an in-memory SQLite in tests; run with TEST_DATABASE_URL on PostgreSQL",
+)
 def test_two_presses_at_once_queue_one_push(snapshot: Snapshot) -> None:
     together, jobs = threading.Barrier(4), []
 
