@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import OperationalError, connection
+from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from huggingface_hub import constants
@@ -39,6 +38,12 @@ from training.services.working import Worker
 #: A push's lease is kept alive beside it, which an outer test transaction would not allow.
 pytestmark = pytest.mark.django_db(transaction=True)
 QUICK = Patience(base_s=0.01)
+
+
+POSTGRES_ONLY = pytest.mark.skipif(
+    "connection.vendor != 'postgresql'",
+    reason="threads share an in-memory SQLite in tests; run with TEST_DATABASE_URL on PostgreSQL",
+)
 
 
 @pytest.fixture
@@ -229,6 +234,7 @@ def test_a_second_worker_finds_the_commit_of_a_first_that_died(
     assert len(hub.repos["dataset", "lab/helpful"].pushes) == 1
 
 
+@POSTGRES_ONLY
 def test_the_lease_lives_as_long_as_the_push(
     hub: Hub, snapshot: Snapshot, settings: Settings
 ) -> None:
@@ -251,9 +257,7 @@ def reap_for(seconds: float) -> list[list[Job]]:
     """What another worker's housekeeping finds, look by look."""
     looks, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
-        # The tests' SQLite lives in memory, where a reader of one thread can block another's write.
-        with contextlib.suppress(OperationalError):
-            looks.append(queueing.reap_lost())
+        looks.append(queueing.reap_lost())
         time.sleep(0.25)
     connection.close()
     return looks
@@ -332,10 +336,7 @@ def test_the_command_says_what_the_hub_did_not_like(
         call_command("push_snapshot", str(snapshot.pk), "--repo", "lab/helpful")
 
 
-@pytest.mark.skipif(
-    "connection.vendor != 'postgresql'",
-    reason="threads share an in-memory SQLite in tests; run with TEST_DATABASE_URL on PostgreSQL",
-)
+@POSTGRES_ONLY
 def test_two_presses_at_once_queue_one_push(snapshot: Snapshot) -> None:
     together, jobs = threading.Barrier(4), []
 
