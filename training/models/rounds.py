@@ -99,3 +99,8 @@ class Round(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project} round {self.number} ({self.method})"
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing moves by itself any more: it has ended, or waits for a verdict."""
+        return self.state in (*self.FINAL, self.State.AWAITING_VERDICT)

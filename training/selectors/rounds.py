@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 
 from annotate.models import Comparison
 from training.models import Round
+from training.selectors.round_events import newest_run
 from training.selectors.runs import run_progress
 
 
@@ -23,14 +24,14 @@ class RoundProgress:
 
 
 def round_progress(round: Round) -> RoundProgress:
-    run = round.runs.order_by("-pk").first()
+    run = newest_run(round)
     step, total = run_progress(run) if run is not None else (0, 0)
     return RoundProgress(
         state=round.state,
         stage=run.stage if run is not None else "",
         step=step,
         total_steps=total,
-        over=round.state in (*Round.FINAL, Round.State.AWAITING_VERDICT),
+        over=round.over,
     )
 
 

@@ -79,7 +79,7 @@ def live_context(found: Round) -> dict[str, Any]:
     return {
         "round": found,
         "watch": watch_round(found),
-        "over": found.state in Round.FINAL or found.state == Round.State.AWAITING_VERDICT,
+        "over": found.over,
     }
 
 
