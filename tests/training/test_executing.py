@@ -169,7 +169,7 @@ def test_a_cancel_outlives_the_worker_that_was_asked(run: Run) -> None:
 
 def test_a_run_given_up_ends_its_round_in_the_same_transaction(run: Run) -> None:
     claimed(run)
-    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1), attempts=3)
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1), strikes=2)
     with pytest.raises(KeyError):
         queueing.reap_lost(on_given_up=lambda job: {}[job])
     assert Job.objects.get(run=run).state == State.RUNNING

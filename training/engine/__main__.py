@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
-import os
 import resource
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -25,11 +22,12 @@ from typing import Any
 
 from training.engine.errors import ConfigError, EngineError, Interrupted, UsageError
 from training.engine.rundir import RunDir, read_rows, write_file, write_result
+from training.engine.tether import EXIT_INTERRUPTED, tie
 
 # It asks people to install `kernels`, which fetches code at run time and is kept out of the locks.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 75
+EXIT_DONE, EXIT_FAILED = 0, 1
 
 #: The module of each method; imported only when it runs, because they bring torch.
 METHODS = {
@@ -47,13 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "sample":
             folder = write_sample_folder(options)
-            status = run_folder(folder, attempt=None, heartbeat_fd=None)
+            status = run_folder(folder)
             if status == EXIT_DONE:
                 print(f"answers: {folder / 'samples.jsonl'}")
             elif status == EXIT_INTERRUPTED:
                 print(f"go on with: python -m training.engine run {folder}", file=sys.stderr)
             return status
-        return run_folder(options.run_dir, options.attempt, options.heartbeat_fd)
+        return run_folder(
+            options.run_dir, options.attempt, options.heartbeat_fd, options.patience_s
+        )
     except EngineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -81,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="read end of a pipe: the run stops at once when it closes",
+    )
+    run.add_argument(
+        "--patience-s",
+        type=float,
+        metavar="S",
+        help="… or when nothing came through it for so many seconds",
     )
     sample = commands.add_parser(
         "sample",
@@ -154,10 +160,15 @@ def write_sample_folder(options: argparse.Namespace) -> Path:
     return folder
 
 
-def run_folder(path: Path, attempt: str | None, heartbeat_fd: int | None) -> int:
+def run_folder(
+    path: Path,
+    attempt: str | None = None,
+    heartbeat_fd: int | None = None,
+    patience_s: float | None = None,
+) -> int:
     """Run one folder to its end and publish result.json. Returns the exit status."""
     started = time.monotonic()
-    listen(heartbeat_fd)
+    tie(heartbeat_fd, patience_s)
     try:
         run = RunDir(path, attempt)
     except ConfigError as error:
@@ -219,32 +230,6 @@ def peak_mb() -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def listen(heartbeat_fd: int | None) -> None:
-    """Signals ask the loop to stop at the next step; a closed pipe ends the process at once."""
-    from training.engine.stopping import stop_requested
-
-    stop_requested.clear()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop_requested.set())
-    if heartbeat_fd is None:
-        return
-    try:
-        os.fstat(heartbeat_fd)
-    except OSError as error:
-        raise UsageError(
-            f"--heartbeat-fd {heartbeat_fd} is not open here ({error.strerror}): the run would not "
-            "notice when its supervisor is gone"
-        ) from None
-
-    def watch() -> None:
-        while os.read(heartbeat_fd, 4096):
-            continue
-        # The supervisor is gone, and another may already own this run: write nothing more.
-        os._exit(EXIT_INTERRUPTED)
-
-    threading.Thread(target=watch, name="heartbeat", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """The training side of the loop: rounds, runs, their jobs, and the model versions they make."""
 
-from training.models.jobs import Job, JobEvent
+from training.models.jobs import Job, JobAttempt, JobEvent
 from training.models.policies import ModelVersion
 from training.models.rounds import Round
-from training.models.runs import Run, RunEvent, RunMetric
+from training.models.runs import Run, RunCheckpoint, RunEvent, RunMetric
 from training.models.samples import Sample
 
 __all__ = [
     "Job",
+    "JobAttempt",
     "JobEvent",
     "ModelVersion",
     "Round",
     "Run",
+    "RunCheckpoint",
     "RunEvent",
     "RunMetric",
     "Sample",

@@ -46,8 +46,10 @@ class Job(models.Model):
     #: Fencing token of the current claim; null unless running.
     token = models.UUIDField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
-    attempts = models.PositiveSmallIntegerField(default=0)
-    max_attempts = models.PositiveSmallIntegerField(default=3)
+    attempts = models.PositiveIntegerField(default=0)
+    #: Attempts in a row that ended badly without a checkpoint further on; so many and it fails.
+    strikes = models.PositiveSmallIntegerField(default=0)
+    max_strikes = models.PositiveSmallIntegerField(default=3)
     cancel_requested = models.BooleanField(default=False)
     #: Why the last attempt ended: oom, preempted, lost, refused, bug … and a sentence.
     reason = models.CharField(max_length=20, blank=True)
@@ -97,13 +99,50 @@ class Job(models.Model):
         return f"job {self.pk} ({self.kind}, {self.state})"
 
 
+class JobAttempt(models.Model):
+    """One claim of a job: who worked on it, under which token, and how that ended."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempt_rows")
+    #: From 1; events and metrics of a run name it.
+    number = models.PositiveIntegerField()
+    #: Also the name of the attempt's folder, which nobody else writes to.
+    token = models.UUIDField(unique=True)
+    #: The machine and process that claimed it.
+    worker = models.CharField(max_length=120, blank=True)
+    started_at = models.DateTimeField(default=timezone.now)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    #: The state it left the job in; empty while it runs.
+    outcome = models.CharField(max_length=9, choices=Job.State.choices, blank=True)
+    reason = models.CharField(max_length=20, blank=True)
+    detail = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("number",)
+        constraints = [
+            models.UniqueConstraint(fields=["job", "number"], name="job_attempt_number_once"),
+            models.UniqueConstraint(
+                fields=["job"],
+                condition=models.Q(ended_at__isnull=True),
+                name="job_attempt_one_open",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(ended_at__isnull=True, outcome="")
+                | (models.Q(ended_at__isnull=False) & ~models.Q(outcome="")),
+                name="job_attempt_ended_iff_outcome",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of job {self.job_id}"
+
+
 class JobEvent(models.Model):
     """One transition of one job."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
     from_state = models.CharField(max_length=9)
     to_state = models.CharField(max_length=9)
-    attempt = models.PositiveSmallIntegerField()
+    attempt = models.PositiveIntegerField()
     reason = models.CharField(max_length=20, blank=True)
     detail = models.TextField(blank=True)
     at = models.DateTimeField(default=timezone.now)

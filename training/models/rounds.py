@@ -71,8 +71,16 @@ class Round(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True, blank=True)
 
+    #: Made by whoever launches, before the first try: the same key launches one round.
+    launch_key = models.CharField(max_length=64, blank=True)
+
     class Meta:
         constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "launch_key"],
+                condition=~models.Q(launch_key=""),
+                name="round_launched_once",
+            ),
             models.UniqueConstraint(fields=["project", "number"], name="round_number_once"),
             models.CheckConstraint(
                 condition=models.Q(method__in=["sft", "dpo", "ppo"]), name="round_method"

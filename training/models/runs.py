@@ -99,3 +99,26 @@ class RunMetric(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name}[{self.step}] = {self.value}"
+
+
+class RunCheckpoint(models.Model):
+    """A checkpoint that an attempt wrote while the job was its own."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="checkpoints")
+    attempt = models.PositiveIntegerField()
+    step = models.PositiveIntegerField()
+    #: Folder relative to the run's.
+    path = models.CharField(max_length=200)
+    #: SHA-256 of its manifest, which holds the hash of every file.
+    sha256 = models.CharField(max_length=64, blank=True)
+    size_bytes = models.PositiveBigIntegerField(default=0)
+    created_at = models.DateTimeField(default=timezone.now)
+    #: When its files were deleted to free space.
+    removed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("step", "attempt")
+        constraints = [models.UniqueConstraint(fields=["run", "path"], name="run_checkpoint_once")]
+
+    def __str__(self) -> str:
+        return f"{self.run} step {self.step}"

@@ -279,7 +279,7 @@ def lost_child(claim: Claim, run: Run, child: Child, status: int) -> None:
     else:
         reason = "bug"
         detail = f"the process ended with status {status}: {child.log_tail(600)}"
-    if claim.attempt < claim.job.max_attempts:
-        queueing.give_back(claim=claim, reason=reason, detail=detail)
-    else:
+    if queueing.is_last_chance(claim.job):
         fail(claim, run, reason=reason, detail=detail)
+    else:
+        queueing.give_back(claim=claim, reason=reason, detail=detail, strikes=1)

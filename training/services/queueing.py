@@ -7,8 +7,11 @@ queued → running → succeeded | failed | cancelled
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,7 +23,7 @@ from django.db.models.functions import Now
 
 from rlhf_platform.accounts.models import Workspace
 from training.errors import IllegalTransition, LostLease
-from training.models import Job, JobEvent, Round, Run
+from training.models import Job, JobAttempt, JobEvent, Round, Run
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,10 @@ def transition(
         if not jobs.update(state=to, reason=reason, detail=detail, **changes):
             return False
         attempt = Job.objects.values_list("attempts", flat=True).get(pk=job_id)
+        if from_state == State.RUNNING:
+            JobAttempt.objects.filter(job=job_id, number=attempt).update(
+                ended_at=Now(), outcome=to, reason=reason, detail=detail
+            )
         JobEvent.objects.create(
             job_id=job_id,
             from_state=from_state,
@@ -158,7 +165,31 @@ def claim(*, job_id: int) -> Claim | None:
         if not taken:
             return None
         job = Job.objects.select_related("run", "workspace").get(pk=job_id)
+        JobAttempt.objects.create(
+            job=job, number=job.attempts, token=token, worker=worker_name(), started_at=Now()
+        )
     return Claim(job, token, job.attempts)
+
+
+def worker_name() -> str:
+    """The machine and process that this is, for the history of attempts."""
+    return f"{socket.gethostname()}:{os.getpid()}"[:120]
+
+
+@contextmanager
+def fenced(*, claim: Claim) -> Iterator[None]:
+    """A transaction that holds only while the job is ours, for every write a worker makes.
+
+    The job's row stays locked to its end, so no other claim comes in between. Raises LostLease
+    before the block where the token is no longer the job's.
+    """
+    with transaction.atomic():
+        mine = Job.objects.select_for_update(no_key=True).filter(
+            pk=claim.job.pk, state=State.RUNNING, token=claim.token
+        )
+        if mine.values_list("pk", flat=True).first() is None:
+            raise LostLease(f"job {claim.job.pk} is no longer ours")
+        yield
 
 
 def heartbeat(*, claim: Claim) -> bool:
@@ -191,11 +222,27 @@ def finish(
         raise LostLease(f"job {claim.job.pk} is no longer ours")
 
 
-def give_back(*, claim: Claim, reason: str, detail: str) -> None:
-    """Return a running job to the queue without blame (preempted, interrupted). LostLease."""
+def give_back(*, claim: Claim, reason: str, detail: str, strikes: int = 0) -> None:
+    """Return a running job to the queue. Raises LostLease.
+
+    `strikes` is what this attempt adds to the count at which a job is given up: nothing where it
+    was stopped from outside (preempted, interrupted).
+    """
     with transaction.atomic():
         finish(claim=claim, to=State.LOST, reason=reason, detail=detail)
+        Job.objects.filter(pk=claim.job.pk).update(strikes=F("strikes") + strikes)
         requeue(claim.job.pk, from_state=State.LOST, reason=reason, detail=detail)
+
+
+def got_further(*, claim: Claim) -> None:
+    """Forget the strikes of a job whose work advanced: what fails next is not the same failure."""
+    Job.objects.filter(pk=claim.job.pk, strikes__gt=0).update(strikes=0)
+
+
+def is_last_chance(job: Job) -> bool:
+    """Whether one more strike gives the job up."""
+    strikes = Job.objects.values_list("strikes", flat=True).get(pk=job.pk)
+    return strikes + 1 >= job.max_strikes
 
 
 def requeue(job_id: int, *, from_state: str, reason: str, detail: str) -> bool:
@@ -235,13 +282,11 @@ def retry(*, job: Job) -> None:
         raise IllegalTransition(f"job {job.pk} is {job.state}; only ended jobs can be retried")
     with transaction.atomic():
         if requeue(job.pk, from_state=job.state, reason="retry", detail="asked for by a person"):
-            Job.objects.filter(pk=job.pk).update(
-                max_attempts=F("attempts") + 3, cancel_requested=False
-            )
+            Job.objects.filter(pk=job.pk).update(strikes=0, cancel_requested=False)
 
 
 def reap_lost(*, on_given_up: Callable[[Job], None] | None = None) -> list[Job]:
-    """Re-queue running jobs whose lease has run out; give up on those that ran out of attempts.
+    """Re-queue running jobs whose lease has run out; give up on those that have no chance left.
 
     Returns the jobs that were given up. `on_given_up` is called with each within the transaction
     that gives it up, so that its round ends with it or not at all.
@@ -262,10 +307,12 @@ def reap_lost(*, on_given_up: Callable[[Job], None] | None = None) -> list[Job]:
             )
             if not lost:
                 continue
-            if job.attempts < job.max_attempts:
+            Job.objects.filter(pk=job.pk).update(strikes=F("strikes") + 1)
+            strikes = Job.objects.values_list("strikes", flat=True).get(pk=job.pk)
+            if strikes < job.max_strikes:
                 requeue(job.pk, from_state=State.LOST, reason="lost", detail=detail)
                 continue
-            detail += f", {job.attempts} times"
+            detail += f", {strikes} times without getting any further"
             transition(job.pk, from_state=State.LOST, to=State.FAILED, reason="lost", detail=detail)
             if on_given_up is not None:
                 on_given_up(job)
