@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.engine.errors import ConfigError, EngineError, Interrupted, UsageError
+from training.engine.errors import ConfigError, EngineError, Interrupted
 from training.engine.rundir import RunDir, read_rows, write_file, write_result
 from training.engine.tether import EXIT_INTERRUPTED, tie
 
