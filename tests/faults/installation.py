@@ -20,7 +20,7 @@ from training.engine.tether import die_with_parent
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: Seconds of the lease where a test does not say otherwise: short, and longer than a busy machine
 #: keeps a heartbeat waiting.
-LEASE_S = 4
+LEASE_S = 5
 #: Seconds that starting a Django process may take on a busy machine.
 START_S = 60.0
 
