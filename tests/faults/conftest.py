@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,12 @@ class Install(Protocol):
     """A migrated installation; see Installation for the arguments."""
 
     def __call__(self, **options: Any) -> Installation: ...
+
+
+class Databases(Protocol):
+    """A migrated database of a kind, as `install` takes it: "sqlite" or "postgres" (our own)."""
+
+    def __call__(self, kind: str) -> str | None: ...
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -109,11 +115,12 @@ def install(migrated_file: Path) -> Iterator[Install]:
 
 
 @pytest.fixture
-def new_database(postgres: PostgreSQL) -> Callable[[], str]:
-    """Makes migrated databases on our own PostgreSQL; gives their URLs."""
-
-    def make() -> str:
-        return postgres.create(f"faults_{uuid.uuid4().hex[:12]}", template="migrated")
+def databases(request: pytest.FixtureRequest) -> Databases:
+    def make(kind: str) -> str | None:
+        if kind == "sqlite":
+            return None
+        server: PostgreSQL = request.getfixturevalue("postgres")
+        return server.create(f"faults_{uuid.uuid4().hex[:12]}", template="migrated")
 
     return make
 

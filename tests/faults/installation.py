@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -217,6 +217,11 @@ class Installation:
             command += ["--crash", crash[0], "--flag", str(crash[1])]
         return Person(command, self.folder / "logs" / "people.txt", self.environment)
 
+    @property
+    def person_pid(self) -> int:
+        assert self._person is not None
+        return self._person.process.pid
+
     def job(self, job: int) -> dict[str, Any]:
         found: dict[str, Any] = next(row for row in self.act("jobs") if row["id"] == job)
         return found
@@ -284,6 +289,14 @@ def words_of(process: psutil.Process) -> list[str]:
         return []
 
 
+def is_gone(process: psutil.Process) -> bool:
+    """Whether it has ended; one that nobody has waited for yet does nothing any more either."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def stand_in(*, steps: int = 3, step_s: float = 0.0, deaf: bool = False) -> list[str]:
     """The command of a stand-in for the engine."""
     options = ["--steps", str(steps), "--step-s", str(step_s), *(["--deaf"] if deaf else [])]
@@ -298,8 +311,3 @@ def crashing_engine(point: str, flag: Path) -> list[str]:
 def complete(metrics: Sequence[dict[str, Any]], name: str, steps: int) -> bool:
     """Whether a curve has each step from 1 on exactly once."""
     return sorted(row["step"] for row in metrics if row["name"] == name) == [*range(1, steps + 1)]
-
-
-def iterate_attempts(rows: Sequence[dict[str, Any]]) -> Iterator[int]:
-    """The attempts of rows in the order in which the rows were stored."""
-    return (row["attempt"] for row in sorted(rows, key=lambda row: row["pk"]))
