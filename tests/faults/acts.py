@@ -31,6 +31,17 @@ def open_lab(*, base: str = "demo", pairs: int = 24, prompts: int = 2) -> None:
     base_version(workspace=workspace, source=base, quantization="none")
 
 
+def make_token() -> str:
+    """The secret of an API token of a researcher."""
+    from rlhf_platform.accounts.models import Role, Workspace
+    from rlhf_platform.accounts.secrets import make_api_token
+    from tests.people import make_member
+
+    workspace = Workspace.objects.get()
+    rita = make_member(workspace, "rita", Role.RESEARCHER)
+    return make_api_token(user=rita, workspace=workspace, name="load")
+
+
 def launch_samplings(*, count: int = 1) -> list[int]:
     """The ids of so many queued jobs."""
     from annotate.models import Project, PromptSet
@@ -169,8 +180,8 @@ def count_rows() -> dict[str, int]:
 ACTS: dict[str, Callable[..., Any]] = {
     act.__name__: act
     for act in (
-        open_lab, launch_samplings, launch_round, time_launches, cancel, retry, jobs, history,
-        count_rows,
+        open_lab, make_token, launch_samplings, launch_round, time_launches, cancel, retry, jobs,
+        history, count_rows,
     )
 }  # fmt: skip
 

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 import psutil
 
+from tests.faults.servers import listens
 from training.engine.tether import die_with_parent
+from training.services.processes import web
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: Seconds of the lease where a test does not say otherwise: short, and longer than a busy machine
@@ -177,6 +179,17 @@ class Installation:
             command += ["--crash", crash[0], "--flag", str(crash[1])]
         return command
 
+    def web(self, port: int) -> Running:
+        """The site, as `manage.py up` starts it."""
+        process = self.start("web", web("127.0.0.1", port))
+        self.wait_until(lambda: listens(port), START_S, "the web listens")
+        return process
+
+    def logs(self, name: str) -> list[Path]:
+        """What the processes of a name wrote, in the order in which they were started."""
+        found = (self.folder / "logs").glob(f"*-{name}.txt")
+        return sorted(found, key=lambda path: int(path.name.partition("-")[0]))
+
     def processes(self) -> list[psutil.Process]:
         """What lives and belongs here: by its environment, or by a folder of ours in its words.
 
@@ -311,3 +324,30 @@ def crashing_engine(point: str, flag: Path) -> list[str]:
 def complete(metrics: Sequence[dict[str, Any]], name: str, steps: int) -> bool:
     """Whether a curve has each step from 1 on exactly once."""
     return sorted(row["step"] for row in metrics if row["name"] == name) == [*range(1, steps + 1)]
+
+
+def late_rows(history: dict[str, Any]) -> int:
+    """Rows of an earlier attempt that were stored after the first row of a later one."""
+    late = 0
+    for kind in ("events", "checkpoints"):
+        newest = 0
+        for row in history[kind]:  # in the order of their storing
+            late += row["attempt"] < newest
+            newest = max(newest, row["attempt"])
+    return late
+
+
+def newest_points(history: dict[str, Any]) -> dict[tuple[str, int], tuple[int, float]]:
+    """What the curves must hold: each point as the last attempt that came to it had it."""
+    return {
+        (name, event["body"]["step"]): (event["attempt"], value)
+        for event in history["events"]
+        for name, value in event["body"].get("values", {}).items()
+    }
+
+
+def points(history: dict[str, Any]) -> dict[tuple[str, int], tuple[int, float]]:
+    """What the curves do hold."""
+    return {
+        (row["name"], row["step"]): (row["attempt"], row["value"]) for row in history["metrics"]
+    }

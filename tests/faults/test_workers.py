@@ -10,30 +10,19 @@ import psutil
 import pytest
 
 from tests.faults.conftest import Databases, Install, Measured
-from tests.faults.installation import Installation, Running, complete, is_gone, stand_in
+from tests.faults.installation import (
+    Installation,
+    Running,
+    complete,
+    is_gone,
+    late_rows,
+    newest_points,
+    points,
+    stand_in,
+)
 
 STEPS = 8
 ENGINE = stand_in(steps=STEPS, step_s=0.5)
-
-
-def late_rows(history: dict[str, Any]) -> int:
-    """Rows of an earlier attempt that were stored after the first row of a later one."""
-    late = 0
-    for kind in ("events", "checkpoints"):
-        newest = 0
-        for row in history[kind]:  # in the order of their storing
-            late += row["attempt"] < newest
-            newest = max(newest, row["attempt"])
-    return late
-
-
-def newest_points(history: dict[str, Any]) -> dict[tuple[str, int], tuple[int, float]]:
-    """What the curves must hold: each point as the last attempt that came to it had it."""
-    return {
-        (name, event["body"]["step"]): (event["attempt"], value)
-        for event in history["events"]
-        for name, value in event["body"].get("values", {}).items()
-    }
 
 
 def assert_done_once(site: Installation, job: int) -> dict[str, Any]:
@@ -41,9 +30,7 @@ def assert_done_once(site: Installation, job: int) -> dict[str, Any]:
     assert [to for _, to in history["moves"]].count("succeeded") == 1
     assert complete(history["metrics"], "loss/train", STEPS)
     assert late_rows(history) == 0
-    assert {
-        (row["name"], row["step"]): (row["attempt"], row["value"]) for row in history["metrics"]
-    } == newest_points(history)
+    assert points(history) == newest_points(history)
     assert history["samples"] == 4
     assert site.act("count_rows")["comparisons"] == 2
     assert site.engines() == []
