@@ -42,7 +42,7 @@ def make_token() -> str:
     return make_api_token(user=rita, workspace=workspace, name="load")
 
 
-def launch_samplings(*, count: int = 1) -> list[int]:
+def launch_samplings(*, count: int = 1, config: dict[str, Any] | None = None) -> list[int]:
     """The ids of so many queued jobs."""
     from annotate.models import Project, PromptSet
     from training.models import ModelVersion
@@ -51,7 +51,7 @@ def launch_samplings(*, count: int = 1) -> list[int]:
     project, version = Project.objects.get(), ModelVersion.objects.filter(kind="base").get()
     prompt_set = PromptSet.objects.get()
     runs = [
-        launch_sampling(project=project, version=version, prompt_set=prompt_set)
+        launch_sampling(project=project, version=version, prompt_set=prompt_set, config=config)
         for _ in range(count)
     ]
     return [run.job.pk for run in runs]
