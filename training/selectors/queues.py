@@ -99,7 +99,7 @@ def bad_ends(*, workspace: Workspace, limit: int = 10) -> list[BadEnd]:
         state__in=[Job.State.FAILED, Job.State.LOST],
         created_at__gte=timezone.now() - REMEMBERED,
     )
-    return [BadEnd(job, advice(job.reason)) for job in found[:limit]]
+    return [BadEnd(job, advice(job.reason, kind=job.kind)) for job in found[:limit]]
 
 
 def jobs_of(*, workspace: Workspace, state: str = "") -> QuerySet[Job]:
