@@ -89,6 +89,8 @@ def database(url: str) -> dict[str, Any]:
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(path),
+            # A file for tests too: threads would share one in memory and wait differently.
+            "TEST": {"NAME": f"{path}.test"},
             # Without these three SQLite answers "database is locked" under two writers.
             "OPTIONS": {
                 "timeout": 20,
@@ -106,7 +108,12 @@ def database(url: str) -> dict[str, Any]:
             "PORT": str(parts.port or ""),
             "CONN_MAX_AGE": 60,
             "CONN_HEALTH_CHECKS": True,
-            "OPTIONS": dict(parse_qsl(parts.query)),
+            # Without bounds a server that went silent would hold a worker for minutes.
+            "OPTIONS": {
+                "connect_timeout": "5",
+                "tcp_user_timeout": "15000",
+                **dict(parse_qsl(parts.query)),
+            },
         }
     raise ImproperlyConfigured(
         f"DATABASE_URL has the scheme {parts.scheme!r}; use sqlite:///PATH or postgres://…"

@@ -16,8 +16,9 @@ from tests.people import People
 from tests.training.rows import make_prompt_set, make_round, make_run
 from training.models import Job, Round, Run, RunEvent, RunMetric
 from training.services import queueing
-from training.services.executing import execute_run, read_result, run_folder, succeed
-from training.services.forwarding import PIECE_BYTES, Forwarder
+from training.services.executing import execute_run, succeed
+from training.services.folders import run_folder
+from training.services.forwarding import PIECE_BYTES, Forwarder, read_result
 from training.services.rounds import cancel_round, retry_round
 from training.services.working import Worker
 
@@ -58,7 +59,7 @@ def test_lines_that_are_no_events_are_passed_over(run: Run, tmp_path: Path) -> N
         line(10, "metrics", values=[1], step=1), line(11, "metrics", values={"n" * 61: 1}, step=1),
     ]  # fmt: skip
     path.write_bytes(line(0) + b"".join(bad) + line(1, "metrics", step=1, values={"loss": 0.5}))
-    Forwarder(run, 1, path).forward()
+    Forwarder(claimed(run), 1, tmp_path).forward()
     assert sorted(RunEvent.objects.values_list("seq", flat=True)) == [0, 1, 10, 11]
     assert RunMetric.objects.get().value == 0.5
 
@@ -69,7 +70,7 @@ def test_what_no_database_holds_is_stored_as_what_it_can(run: Run, tmp_path: Pat
         line(0, "sample", text="a\x00b", prompt=[{"content": "\ud800"}])
         + line(1, "metrics", step=1, values={"loss": float("nan"), "kl": 1.0})
     )
-    Forwarder(run, 1, path).forward()
+    Forwarder(claimed(run), 1, tmp_path).forward()
     sample = RunEvent.objects.get(seq=0).body
     assert sample["text"] == "a\N{SYMBOL FOR NULL}b"
     assert sample["prompt"] == [{"content": "?"}]
@@ -81,7 +82,7 @@ def test_a_large_file_is_read_in_pieces_and_a_line_without_end_is_given_up(
 ) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(0) + b"x" * (2 * PIECE_BYTES) + b"\n" + line(1) + line(2)[:-5])
-    forwarder = Forwarder(run, 1, path)
+    forwarder = Forwarder(claimed(run), 1, tmp_path)
     forwarder.forward()
     assert list(RunEvent.objects.values_list("seq", flat=True)) == [0, 1]
     with path.open("ab") as handle:

@@ -17,7 +17,8 @@ from tests.people import People
 from training.errors import IllegalTransition, LostLease, UnknownBase
 from training.models import Job, Run
 from training.services import queueing
-from training.services.executing import execute_run, run_folder
+from training.services.executing import execute_run
+from training.services.folders import run_folder
 from training.services.processes import PortInUse, require_port
 from training.services.versions import base_version
 
@@ -161,15 +162,15 @@ def test_a_killed_child_is_explained_and_tried_again(people: People, engine: Pat
     job, claim, command = start(people, engine, "die")
     execute_run(claim=claim, stopping=threading.Event(), command=command)
     job.refresh_from_db()
-    assert (job.state, job.reason) == (State.QUEUED, "oom")
-    assert "memory" in job.detail
+    assert (job.state, job.reason, job.strikes) == (State.QUEUED, "lost", 1)
+    assert "killed from outside" in job.detail
 
 
 @pytest.mark.parametrize("mode", ["hang", "deaf"])
 def test_a_cancelled_run_ends_and_leaves_no_process(
     mode: str, people: People, engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.services.executing.GRACE_S", 1.0)
+    monkeypatch.setattr("training.services.supervising.GRACE_S", 1.0)
     job, claim, command = start(people, engine, mode)
     Job.objects.update(cancel_requested=True)
     started = time.monotonic()

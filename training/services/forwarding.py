@@ -6,19 +6,21 @@ import json
 import logging
 import math
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from django.db import transaction
+from django.db.models import Max
 
-from training.models import Run, RunEvent, RunMetric
+from training.models import JobAttempt, RunCheckpoint, RunEvent, RunMetric
+from training.services import queueing
+from training.services.queueing import Claim
 
 log = logging.getLogger(__name__)
 
 #: Bytes of events.jsonl that are in memory at once; a longer line is no event.
 PIECE_BYTES = 4_000_000
 #: What the columns of events and metrics hold.
-MAX_INTEGER, MAX_KIND, MAX_NAME = 2**31 - 1, 20, 60
+MAX_INTEGER, MAX_KIND, MAX_NAME, MAX_PATH = 2**31 - 1, 20, 60, 200
 
 
 def storable(value: Any) -> Any:
@@ -53,10 +55,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 class Forwarder:
-    """Copies events from a child's file to the database; forwarding twice stores once."""
+    """Copies the events of one attempt from its file to the database, while the job is ours.
 
-    def __init__(self, run: Run, attempt: int, path: Path) -> None:
-        self._run, self._attempt, self._path = run, attempt, path
+    The file is the spool: what the database does not take stays in it. Forwarding twice stores
+    once. Raises LostLease, storing nothing, where the token is no longer the job's.
+    """
+
+    def __init__(self, claim: Claim, attempt: int, folder: Path, *, known: int = -1) -> None:
+        """`known` is the highest number of an event of this attempt that is stored already."""
+        assert claim.job.run is not None  # noqa: S101 - only runs have events
+        self._claim, self._run_id, self._attempt = claim, claim.job.run.pk, attempt
+        self._path = folder / "events.jsonl"
+        self._known = known
         self._offset = 0
 
     def forward(self) -> None:
@@ -77,18 +87,22 @@ class Forwarder:
         if not end:
             return False
         events = [self._event(line) for line in piece[:end].split(b"\n") if line]
-        self._store([event for event in events if event is not None])
+        self._store([event for event in events if event and event.seq > self._known])
         self._offset += end
         return True
 
     def _store(self, events: list[RunEvent]) -> None:
         points = {key: value for event in events for key, value in points_of(event).items()}
-        with transaction.atomic():
+        with queueing.fenced(claim=self._claim):
             RunEvent.objects.bulk_create(events, ignore_conflicts=True)
             RunMetric.objects.bulk_create(
                 [
                     RunMetric(
-                        run=self._run, name=name, step=step, value=value, attempt=self._attempt
+                        run_id=self._run_id,
+                        name=name,
+                        step=step,
+                        value=value,
+                        attempt=self._attempt,
                     )
                     for (name, step), value in points.items()
                 ],
@@ -96,6 +110,17 @@ class Forwarder:
                 unique_fields=["run", "name", "step"],
                 update_fields=["value", "attempt"],
             )
+            self._store_checkpoints([event for event in events if event.kind == "checkpoint"])
+
+    def _store_checkpoints(self, events: list[RunEvent]) -> None:
+        """The rows that make checkpoints known; one further on takes back the job's strikes."""
+        found = [row for event in events if (row := checkpoint_of(event)) is not None]
+        if not found:
+            return
+        earlier = RunCheckpoint.objects.filter(run=self._run_id).aggregate(step=Max("step"))["step"]
+        RunCheckpoint.objects.bulk_create(found, ignore_conflicts=True)
+        if max(row.step for row in found) > (earlier or 0):
+            queueing.got_further(claim=self._claim)
 
     def _event(self, line: bytes) -> RunEvent | None:
         """A line as a row; None, with a word in the log, for what is no event."""
@@ -107,11 +132,58 @@ class Forwarder:
                 raise ValueError("a field is out of range")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             shown = ascii(line[:80])
-            log.warning("%s: a line of its events is no event (%s): %s", self._run, error, shown)
+            log.warning("%s: a line is no event (%s): %s", self._path, error, shown)
             return None
         return RunEvent(
-            run=self._run, attempt=self._attempt, seq=seq, kind=kind, at=moment, body=body
+            run_id=self._run_id,
+            attempt=self._attempt,
+            seq=seq,
+            kind=kind,
+            at=moment,
+            body=body,
         )
+
+
+def checkpoint_of(event: RunEvent) -> RunCheckpoint | None:
+    """The row of a checkpoint event; None where it names no folder inside its run."""
+    path, step = event.body.get("path"), event.body.get("step")
+    if not isinstance(path, str) or not is_count(step):
+        return None
+    parts = PurePosixPath(path).parts
+    if parts[:1] != ("attempts",) or ".." in parts or len(path) > MAX_PATH:
+        return None
+    size, sha256 = event.body.get("bytes"), event.body.get("sha256")
+    return RunCheckpoint(
+        run_id=event.run_id,
+        attempt=event.attempt,
+        step=step,
+        path=path,
+        sha256=sha256[:64] if isinstance(sha256, str) else "",
+        size_bytes=size if type(size) is int and size >= 0 else 0,
+        created_at=event.at,
+    )
+
+
+def replay_earlier(*, claim: Claim, folder: Path) -> None:
+    """Store what earlier attempts wrote and could not forward: their worker died, say.
+
+    Only attempts from the newest that stored anything on: what an older one left came before it
+    and is stored, or is no longer wanted. Raises LostLease.
+    """
+    run_id = claim.job.run_id
+    stored = RunEvent.objects.filter(run=run_id).aggregate(newest=Max("attempt"))["newest"] or 1
+    attempts = JobAttempt.objects.filter(
+        job=claim.job, number__gte=stored, number__lt=claim.attempt
+    )
+    for attempt in attempts:
+        known = RunEvent.objects.filter(run=run_id, attempt=attempt.number).aggregate(Max("seq"))
+        last = known["seq__max"]
+        Forwarder(
+            claim,
+            attempt.number,
+            folder / "attempts" / attempt.token.hex,
+            known=-1 if last is None else last,
+        ).forward()
 
 
 def is_count(value: object) -> bool:

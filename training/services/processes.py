@@ -15,6 +15,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from rlhf_platform.tied import tied
 from training.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def web(host: str, port: int) -> list[str]:
 
 
 class Process:
-    """A child that is started again when it dies by itself."""
+    """A child that is started again when it dies by itself, and that ends when we do."""
 
     def __init__(self, name: str, command: Sequence[str]) -> None:
         self._name, self._command = name, list(command)
@@ -74,7 +75,7 @@ class Process:
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            self._command,
+            tied(self._command),
             cwd=settings.BASE_DIR,
             env=os.environ | {"DATA_DIR": str(settings.DATA_DIR)},
             # A Ctrl-C reaches the terminal's whole group; the parent alone ends its children, in

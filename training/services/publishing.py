@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
-from django.db import OperationalError, close_old_connections, transaction
+from django.db import transaction
 
 from annotate.errors import AnnotateError, HubRefused, HubUnreachable, PushStopped
 from annotate.export.hub import Patience, push_folder
@@ -24,7 +23,9 @@ from training.errors import LostLease
 from training.export.writers import require_adapter, write_model_folder
 from training.models import Job, ModelVersion
 from training.services import queueing
+from training.services.leases import AWAY, Lease
 from training.services.queueing import Claim
+from training.services.supervising import when_it_answers
 
 log = logging.getLogger(__name__)
 
@@ -154,47 +155,38 @@ def execute_push(
     Trouble that may pass is waited out within the attempt (eight tries in all), so that a job that
     has failed stays so until a person asks again.
     """
+    with Lease(claim, stopping) as lease:
+        end = try_push(claim, lease, stopping, patience)
+        lease.check()
+        when_it_answers(end, stopping=stopping)
+
+
+def try_push(
+    claim: Claim, lease: Lease, stopping: threading.Event, patience: Patience | None
+) -> Callable[[], None]:
+    """Push, and return the write that records what came of it."""
+    finish = functools.partial(queueing.finish, claim=claim)
+    fail = functools.partial(finish, to=Job.State.FAILED)
     try:
         with tempfile.TemporaryDirectory(prefix="push-") as folder:
             push = PREPARE[claim.job.kind](claim.job, Path(folder))
-            pushed = beat_while_pushing(claim, push, stopping, patience)
+            pushed = push_folder(push=push, patience=patience, stop=lease.interrupt)
     except PushStopped as stopped:
-        end_stopped(claim, stopping, str(stopped))
+        return functools.partial(end_stopped, claim, stopping, str(stopped))
     except HubUnreachable as error:
-        queueing.finish(claim=claim, to=Job.State.FAILED, reason="network", detail=str(error))
+        return functools.partial(fail, reason="network", detail=str(error))
     except AnnotateError as error:
-        queueing.finish(claim=claim, to=Job.State.FAILED, reason="refused", detail=str(error))
-    except (LostLease, OperationalError):
+        return functools.partial(fail, reason="refused", detail=str(error))
+    except (LostLease, *AWAY):
         raise
+    except OSError as error:
+        detail = f"what is pushed could not be written: {error}; free space, then try again"
+        return functools.partial(fail, reason="disk", detail=detail)
     except Exception as error:  # the worker's loop must outlive any one push
         log.exception("job %s could not be pushed", claim.job.pk)
         detail = f"this is a fault of ours, see the worker's log: {type(error).__name__}"
-        queueing.finish(claim=claim, to=Job.State.FAILED, reason="bug", detail=detail)
-    else:
-        queueing.finish(claim=claim, to=Job.State.SUCCEEDED, outcome=pushed.as_dict())
-
-
-def beat_while_pushing(
-    claim: Claim, push: Push, stopping: threading.Event, patience: Patience | None
-) -> Pushed:
-    """Push in a thread without a database, and keep the lease alive beside it.
-
-    A cancel, a lost lease and the worker's own end stop the push before its next try.
-    """
-    stop = threading.Event()
-    pause_s = min(2.0, settings.JOB_LEASE_S / 3)
-    with ThreadPoolExecutor(1, thread_name_prefix="push") as pool:
-        future: Future[Pushed] = pool.submit(push_folder, push=push, patience=patience, stop=stop)
-        try:
-            while not future.done():
-                close_old_connections()
-                if queueing.heartbeat(claim=claim) or stopping.is_set():
-                    stop.set()
-                wait([future], timeout=pause_s)
-        except LostLease:
-            stop.set()
-            raise
-    return future.result()
+        return functools.partial(fail, reason="bug", detail=detail)
+    return functools.partial(finish, to=Job.State.SUCCEEDED, outcome=pushed.as_dict())
 
 
 def end_stopped(claim: Claim, stopping: threading.Event, detail: str) -> None:

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import close_old_connections, connection
 
 from training.errors import LostLease
 from training.models import Job
 from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run, fail
+from training.services.leases import AWAY
 from training.services.publishing import execute_push
 from training.services.queueing import Claim
 from training.services.wakeups import wakeups
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 #: Seconds between two rounds of reaping and announcing.
 HOUSEKEEPING_S = 2.0
-#: What says that the database is away, not that something is wrong with a job.
-AWAY = (OperationalError, InterfaceError)
 #: Training and sampling share the device: one loop, one child at a time.
 DEVICE_QUEUES = (Job.Queue.TRAINING, Job.Queue.SAMPLING)
 
@@ -68,9 +67,9 @@ class Worker:
             close_old_connections()
             try:
                 body()
-            except AWAY:
+            except AWAY as error:
                 # Connections are closed so that the next try opens new ones.
-                log.warning("the database does not answer; trying again", exc_info=True)
+                log.warning("the database does not answer (%s); trying again", error)
                 connection.close()
                 self.stopping.wait(HOUSEKEEPING_S)
             except Exception:  # a loop that ends would leave a worker that lives and does nothing

@@ -1,0 +1,87 @@
+"""The folder of a run: config and data for the engine, written once before its first attempt."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from annotate.export.writers import snapshot_lines
+from annotate.models import PromptSet, SnapshotRow
+from training.engine.config import from_dict, to_dict
+from training.models import Run
+
+
+def run_folder(run: Run) -> Path:
+    return Path(settings.RUNS_DIR) / run.folder
+
+
+def prepare_folder(run: Run) -> Path:
+    """The run's folder with config.json and data; written beside and renamed, once.
+
+    Raises OSError where the disk does not take it; nothing is left behind then.
+    """
+    final = run_folder(run)
+    if final.exists():
+        return final
+    beside = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
+    try:
+        (beside / "data").mkdir(parents=True)
+        for name, lines in data_lines(run).items():
+            write_durably(beside / "data" / f"{name}.jsonl", "".join(f"{ln}\n" for ln in lines))
+        config = to_dict(from_dict(run.config))
+        write_durably(beside / "config.json", json.dumps(config, indent=2) + "\n")
+        os.replace(beside, final)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return final
+
+
+def write_durably(path: Path, text: str) -> None:
+    """A file that is on the disk, not only in its cache, when this returns."""
+    with path.open("w", encoding="utf-8", newline="\n") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def data_lines(run: Run) -> dict[str, list[str]]:
+    """The JSON lines of a run's data files, by name."""
+    if run.method == Run.Method.SAMPLE:
+        prompt_set = PromptSet.objects.get(
+            pk=run.job.payload["prompt_set"], workspace=run.workspace_id
+        )
+        return {
+            "prompts": [prompt_line(e.prompt) for e in prompt_set.entries.select_related("prompt")]
+        }
+    assert run.round is not None  # noqa: S101 - only samplings stand outside a round
+    snapshot = run.round.snapshot
+    train = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TRAIN))
+    test = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TEST))
+    if run.method == Run.Method.SFT:
+        return {"train": [conversation_line(line) for line in train]}
+    if run.method == Run.Method.PPO:
+        prompts = {}
+        for line in train:
+            row = json.loads(line)
+            prompts[row["prompt_id"]] = {"id": row["prompt_id"], "prompt": row["prompt"]}
+        return {"prompts": [json.dumps(row, ensure_ascii=False) for row in prompts.values()]}
+    if run.method == Run.Method.EVALUATE:
+        return {"test": test}
+    return {"train": train, "test": test}
+
+
+def prompt_line(prompt: Any) -> str:
+    return json.dumps({"id": prompt.digest, "prompt": prompt.messages}, ensure_ascii=False)
+
+
+def conversation_line(line: str) -> str:
+    """A preference row as the conversation that ends in its chosen answer."""
+    row = json.loads(line)
+    messages = [*row["prompt"], *row["chosen"]]
+    return json.dumps({"id": row["id"], "messages": messages}, ensure_ascii=False)
