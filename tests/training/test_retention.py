@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from django.conf import settings
@@ -17,36 +14,16 @@ from django.utils import timezone
 
 from tests.factories import make_project
 from tests.people import People
-from tests.training.rows import make_round, make_run
+from tests.training.rows import make_attempt, make_checkpoint, make_round, make_run
 from training.models import Job, JobAttempt, Round, Run, RunCheckpoint
 from training.services.retention import prune_checkpoints
-
-CONTENT = b"weights"
-
-
-def make_checkpoint(run: Run, attempt: JobAttempt, step: int) -> RunCheckpoint:
-    """A checkpoint with its row, as an engine and a forwarder leave them."""
-    path = f"attempts/{attempt.token.hex}/checkpoints/step-{step:08d}"
-    folder = Path(settings.RUNS_DIR) / run.folder / path
-    folder.mkdir(parents=True)
-    (folder / "tensors.safetensors").write_bytes(CONTENT)
-    files = {"tensors.safetensors": hashlib.sha256(CONTENT).hexdigest()}
-    (folder / "manifest.json").write_text(json.dumps({"step": step, "files": files}))
-    return RunCheckpoint.objects.create(
-        run=run, attempt=attempt.number, step=step, path=path, size_bytes=len(CONTENT)
-    )
-
-
-def make_attempt(run: Run, number: int = 1, **fields: Any) -> JobAttempt:
-    ended = {"ended_at": timezone.now(), "outcome": "lost"}
-    return JobAttempt.objects.create(job=run.job, number=number, token=uuid4(), **(fields or ended))
 
 
 def ended(people: People, state: str, *, days: int = 8, round_state: str = "failed") -> Run:
     """A run of a round that ended so long ago, with three checkpoints of one attempt."""
     round = make_round(make_project(people.workspace), state=round_state)
     run = make_run(round, state=state, finished_at=timezone.now() - timedelta(days=days))
-    attempt = make_attempt(run)
+    attempt = make_attempt(run.job)
     for step in (1, 2, 3):
         make_checkpoint(run, attempt, step)
     return run
@@ -74,7 +51,7 @@ def test_a_run_that_succeeded_keeps_none_after_its_days(people: People) -> None:
     removed = prune_checkpoints()
     assert steps_left(run) == []
     assert [one.run for one in removed] == [run] * 3
-    assert sum(one.size_bytes for one in removed) > 3 * len(CONTENT)
+    assert sum(one.size_bytes for one in removed) > 3 * len(b"weights")
     for name in ("adapter/adapter_model.safetensors", "result.json", "attempts/x/events.jsonl"):
         assert (folder / name).read_text() == "kept"
     assert list(folder.glob("attempts/*/checkpoints/*")) == []
@@ -125,10 +102,10 @@ def test_a_run_its_round_has_left_behind_keeps_none(people: People, gone_on: str
 def running(people: People, *, queued: bool = False) -> tuple[Run, JobAttempt, JobAttempt]:
     """A run in its second attempt, with three checkpoints of the first."""
     run = make_run(make_round(make_project(people.workspace)), state="running")
-    first = make_attempt(run)
+    first = make_attempt(run.job)
     for step in (1, 2, 3):
         make_checkpoint(run, first, step)
-    second = make_attempt(run, 2, ended_at=None)
+    second = make_attempt(run.job, 2, ended_at=None)
     Job.objects.filter(run=run).update(token=second.token, attempts=2)
     if queued:
         Job.objects.filter(run=run).update(state="queued", token=None, lease_until=None)
