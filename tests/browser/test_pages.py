@@ -98,7 +98,8 @@ def test_every_page_is_quiet_and_does_not_scroll_sideways(
         f"/projects/helpful/comparisons/{pair.pk}/", "/projects/helpful/snapshots/1/", "/prompts/",
         f"/prompts/{run.round.fresh_prompts.pk}/", "/rounds/", f"/rounds/{run.round.pk}/",
         f"/runs/{run.pk}/", "/models/",
-        f"/models/{run.version.pk}/", "/jobs/", "/members/", "/account/tokens/",
+        f"/models/{run.version.pk}/", "/jobs/", f"/jobs/{run.job.pk}/", "/members/",
+        "/account/tokens/",
     ):  # fmt: skip
         reply = page.goto(live_server.url + address)
         assert reply is not None

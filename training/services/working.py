@@ -21,6 +21,7 @@ from training.services.executing import ENGINE, execute_run, fail
 from training.services.leases import AWAY
 from training.services.publishing import execute_push
 from training.services.queueing import Claim
+from training.services.retention import prune_checkpoints
 from training.services.wakeups import wakeups
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 #: Seconds between two rounds of reaping and announcing.
 HOUSEKEEPING_S = 2.0
+#: Seconds between two looks for checkpoints that nobody needs any more.
+PRUNING_S = 3600.0
 #: Training and sampling share the device: one loop, one child at a time.
 DEVICE_QUEUES = (Job.Queue.TRAINING, Job.Queue.SAMPLING)
 
@@ -38,6 +41,7 @@ class Worker:
 
     def __init__(self, queues: Sequence[str], *, command: Sequence[str] = ENGINE) -> None:
         self.stopping = threading.Event()
+        self._prune_at = time.monotonic() + PRUNING_S
         self._execute: dict[str, Callable[..., None]] = {
             Job.Kind.RUN: functools.partial(execute_run, command=command),
             Job.Kind.PUSH_SNAPSHOT: execute_push,
@@ -106,6 +110,10 @@ class Worker:
     def _keep_house(self) -> None:
         queueing.reap_lost(on_given_up=end_its_round)
         queueing.dispatch_waiting()
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + PRUNING_S
+            removed = prune_checkpoints()
+            log.info("%s checkpoints deleted that nobody needs any more", len(removed))
         self.stopping.wait(HOUSEKEEPING_S)
 
 
