@@ -41,7 +41,6 @@ class Worker:
 
     def __init__(self, queues: Sequence[str], *, command: Sequence[str] = ENGINE) -> None:
         self.stopping = threading.Event()
-        self._prune_at = time.monotonic() + PRUNING_S
         self._execute: dict[str, Callable[..., None]] = {
             Job.Kind.RUN: functools.partial(execute_run, command=command),
             Job.Kind.PUSH_SNAPSHOT: execute_push,
@@ -49,7 +48,10 @@ class Worker:
         }
         device = [queue for queue in DEVICE_QUEUES if queue in queues]
         other = [queue for queue in queues if queue not in DEVICE_QUEUES]
-        loops: list[tuple[str, Callable[[], None]]] = [("housekeeping", self._keep_house)]
+        loops: list[tuple[str, Callable[[], None]]] = [
+            ("housekeeping", self._keep_house),
+            ("pruning", self._prune),
+        ]
         loops += [(f"jobs-{group[0]}", self._take(group)) for group in (device, other) if group]
         self._threads = [
             threading.Thread(target=self._forever, args=(body,), name=name) for name, body in loops
@@ -110,11 +112,15 @@ class Worker:
     def _keep_house(self) -> None:
         queueing.reap_lost(on_given_up=end_its_round)
         queueing.dispatch_waiting()
-        if time.monotonic() >= self._prune_at:
-            self._prune_at = time.monotonic() + PRUNING_S
-            removed = prune_checkpoints()
-            log.info("%s checkpoints deleted that nobody needs any more", len(removed))
         self.stopping.wait(HOUSEKEEPING_S)
+
+    def _prune(self) -> None:
+        """Apart from housekeeping: hashing what is kept may take longer than a lease lasts."""
+        if self.stopping.wait(PRUNING_S):
+            return
+        removed = prune_checkpoints()
+        if removed:
+            log.info("%s checkpoints deleted that nobody needs any more", len(removed))
 
 
 def give_up(claim: Claim, error: Exception) -> None:
