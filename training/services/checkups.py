@@ -206,7 +206,8 @@ def folders_finding() -> Finding:
 
 def checkpoints_finding() -> Finding:
     rows = RunCheckpoint.objects.filter(removed_at=None).select_related("run__job")
-    lost, needed = [], []
+    lost: list[str] = []
+    needed: list[str] = []
     for row in rows.order_by("pk"):
         if inside_runs(f"{row.run.folder}/{row.path}") is None:
             ended = row.run.job.state in FINAL
