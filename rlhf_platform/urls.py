@@ -7,6 +7,7 @@ from django.urls import include, path
 from rlhf_platform import health
 from rlhf_platform.accounts.views import members, sign_in
 
+handler500 = health.broken
 urlpatterns = [
     path("healthz", health.alive, name="alive"),
     path("readyz", health.ready, name="ready"),

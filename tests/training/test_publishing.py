@@ -40,12 +40,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 QUICK = Patience(base_s=0.01)
 
 
-POSTGRES_ONLY = pytest.mark.skipif(
-    "connection.vendor != 'postgresql'",
-    reason="threads share an in-memory SQLite in tests; run with TEST_DATABASE_URL on PostgreSQL",
-)
-
-
 @pytest.fixture
 def hub(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -234,7 +228,6 @@ def test_a_second_worker_finds_the_commit_of_a_first_that_died(
     assert len(hub.repos["dataset", "lab/helpful"].pushes) == 1
 
 
-@POSTGRES_ONLY
 def test_the_lease_lives_as_long_as_the_push(
     hub: Hub, snapshot: Snapshot, settings: Settings
 ) -> None:
@@ -336,7 +329,6 @@ def test_the_command_says_what_the_hub_did_not_like(
         call_command("push_snapshot", str(snapshot.pk), "--repo", "lab/helpful")
 
 
-@POSTGRES_ONLY
 def test_two_presses_at_once_queue_one_push(snapshot: Snapshot) -> None:
     together, jobs = threading.Barrier(4), []
 

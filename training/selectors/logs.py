@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from training.engine.rundir import sha256_of_file
+from training.engine.files import sha256_of_file
 from training.models import ModelVersion, Run
 
 #: Bytes of a log or a traceback that a page shows.

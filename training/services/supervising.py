@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 #: Seconds between a person's cancel and the final signal to the child.
-GRACE_S = 8.0
+GRACE_S = 6.0
 #: After the worker's own SIGTERM the child may take this long for its checkpoint.
 SHUTDOWN_GRACE_S = 25.0
 #: Seconds between two tries to reach a database that is away.

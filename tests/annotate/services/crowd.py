@@ -1,7 +1,6 @@
 """Many people at once: threads with connections of their own, and a whole project judged by eight.
 
-Run as a module it judges on the database that DATABASE_URL names and prints what came of it, since
-the suite's own SQLite lives in memory, where threads share one connection.
+Run as a module it judges on the database that DATABASE_URL names and prints what came of it.
 """
 
 from __future__ import annotations

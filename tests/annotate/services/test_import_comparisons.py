@@ -279,8 +279,6 @@ def test_the_idempotency_key_comes_from_the_content(project: Project, tmp_path: 
     assert judgment.body_digest == sha256(judgment.answer)
 
 
-@pytest.mark.postgres
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite is in memory here")
 @pytest.mark.django_db(transaction=True)
 def test_two_imports_of_one_file_at_one_time_store_it_once(tmp_path: Path) -> None:
     people = make_people()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from annotate.errors import AnnotateError, KeyReused, LeaseLost, NothingToUndo
@@ -192,16 +191,8 @@ def test_imported_judgments_and_those_of_others_cannot_be_undone(people: People)
         undo_judgment(project=other, annotator=bob, idempotency_key="u")
 
 
-only_postgres = pytest.mark.skipif(
-    "connection.vendor != 'postgresql'",
-    reason="threads share an in-memory SQLite in tests; run with TEST_DATABASE_URL on PostgreSQL",
-)
-
-
-@only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_thirty_identical_sends_store_one_row() -> None:
-    assert connection.vendor == "postgresql"
     people = make_people()
     bob, assignment = lease(people, make_comparison(make_project(people.workspace)))
     rows = in_parallel(
@@ -214,7 +205,6 @@ def test_thirty_identical_sends_store_one_row() -> None:
     assert {getattr(row, "pk", row) for row in rows} == {Judgment.objects.get().pk}
 
 
-@only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_ten_undos_at_once_take_back_one_judgment_each_or_say_that_nothing_is_left() -> None:
     people = make_people()
@@ -236,7 +226,6 @@ def test_ten_undos_at_once_take_back_one_judgment_each_or_say_that_nothing_is_le
     assert all(overlap_holds(comparison) for comparison in comparisons)
 
 
-@only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_the_same_undo_sent_ten_times_takes_back_one_judgment() -> None:
     people = make_people()
@@ -253,7 +242,6 @@ def test_the_same_undo_sent_ten_times_takes_back_one_judgment() -> None:
     assert Judgment.objects.count() == 2
 
 
-@only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_late_answers_and_whoever_takes_their_leases_back_never_wait_for_each_other() -> None:
     people = make_people()

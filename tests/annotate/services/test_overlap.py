@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -96,22 +96,13 @@ def test_eight_people_judge_forty_comparisons_on_sqlite(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == EXACT
 
 
-only_postgres = pytest.mark.skipif(
-    "connection.vendor != 'postgresql'",
-    reason="threads share an in-memory SQLite in tests; run with TEST_DATABASE_URL on PostgreSQL",
-)
-
-
-@only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_eight_people_judge_forty_comparisons_on_postgresql() -> None:
     assert judge_everything() == EXACT
 
 
-@only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_requests_of_every_kind_at_once_neither_wait_for_each_other_nor_lose_a_place() -> None:
-    assert connection.vendor == "postgresql"
     people = make_people()
     project = make_project(people.workspace, overlap=3)
     comparisons = [make_comparison(project, prompt=f"{n}?") for n in range(6)]

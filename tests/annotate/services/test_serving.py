@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from annotate.errors import AnnotateError, LeaseLost, ProjectClosed
@@ -182,16 +181,8 @@ def test_another_project_or_workspace_serves_nothing_of_this_one(people: People)
             next_assignment(project=project, annotator=annotator)
 
 
-only_postgres = pytest.mark.skipif(
-    "connection.vendor != 'postgresql'",
-    reason="threads share an in-memory SQLite in tests; run with TEST_DATABASE_URL on PostgreSQL",
-)
-
-
-@only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_twenty_people_and_three_places() -> None:
-    assert connection.vendor == "postgresql"
     people = make_people()
     project = make_project(people.workspace, overlap=3)
     comparison = make_comparison(project)
@@ -202,7 +193,6 @@ def test_twenty_people_and_three_places() -> None:
     assert overlap_holds(comparison)
 
 
-@only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_nobody_is_sent_away_while_a_place_is_free() -> None:
     people = make_people()
@@ -214,7 +204,6 @@ def test_nobody_is_sent_away_while_a_place_is_free() -> None:
     assert overlap_holds(comparison)
 
 
-@only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_ten_windows_of_one_person_show_one_comparison() -> None:
     people = make_people()

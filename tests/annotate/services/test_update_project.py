@@ -144,10 +144,6 @@ def test_settings_out_of_range_are_refused(change: dict[str, object], people: Pe
         update_project(project=project, **change)  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(
-    "connection.vendor != 'postgresql'",
-    reason="threads share an in-memory SQLite in tests; run with TEST_DATABASE_URL on PostgreSQL",
-)
 @pytest.mark.django_db(transaction=True)
 def test_places_stay_exact_while_people_judge_and_files_arrive() -> None:
     people = make_people()
