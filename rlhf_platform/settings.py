@@ -180,6 +180,8 @@ SPECTACULAR_SETTINGS = {
         "RoundMethod": "training.models.Round.Method",
         "RunMethod": "training.models.Run.Method",
         "JobState": "training.models.Job.State",
+        "JobKind": "training.models.Job.Kind",
+        "JobQueue": "training.models.Job.Queue",
         "VersionKind": "training.models.ModelVersion.Kind",
         "VersionState": "training.models.ModelVersion.State",
         "ShownAnswer": "annotate.api.queue.SHOWN_ANSWERS",

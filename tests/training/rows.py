@@ -114,8 +114,9 @@ def make_run(round: Round, *, stage: str = "policy", state: str = "running", **j
 
 def make_attempt(job: Job, number: int = 1, **fields: Any) -> JobAttempt:
     """An attempt that was lost, unless the fields say otherwise (`ended_at=None`: at work)."""
-    ended = {"ended_at": timezone.now(), "outcome": "lost"}
-    return JobAttempt.objects.create(job=job, number=number, token=uuid4(), **(fields or ended))
+    if "ended_at" not in fields:
+        fields = {"ended_at": timezone.now(), "outcome": "lost", **fields}
+    return JobAttempt.objects.create(job=job, number=number, token=uuid4(), **fields)
 
 
 def make_checkpoint(run: Run, attempt: JobAttempt, step: int) -> RunCheckpoint:
