@@ -199,7 +199,7 @@ def test_an_unexpected_error_leaves_its_class_a_result_and_a_traceback_in_a_file
     assert main(["run", str(folder), "--attempt", "one"]) == 1
     assert "attempts/one/traceback.txt" in said(capsys)
     found = result(folder)
-    assert found["status"] == "failed"
+    assert (found["status"], found["cause"]) == ("failed", "bug")
     assert found["reason"].startswith("IndexError: ")
     written = (folder / "attempts/one/traceback.txt").read_text(encoding="utf-8")
     assert written.startswith("Traceback")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.engine.tiny import assistant, events, make_run, preference_row, result, user
+from training.engine import steps
 from training.engine.__main__ import main
 
 PAIRS = [preference_row(n) for n in range(10)]
@@ -230,3 +231,18 @@ def test_the_same_attempt_replaces_its_own_damaged_checkpoint(tiny: Path, tmp_pa
     lines = log.read_text(encoding="utf-8").splitlines()
     torn = lines.index('{"seq": 99, "at')
     assert all(json.loads(line) for line in lines[:torn] + lines[torn + 1 :])
+
+
+def test_the_clock_asks_for_checkpoints_too(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = asked("dpo", tiny, every=0, checkpoint_every_s=1e-6)
+    monkeypatch.setattr(steps, "SAVING_SHARE", 0)
+    whole = make_run(tmp_path / "whole", config, train=PAIRS)
+    assert main(["run", str(whole)]) == 0
+    saved = [event["step"] for event in events(whole) if event["kind"] == "checkpoint"]
+    assert saved == list(range(1, max(curve(whole)) + 1))
+    quiet = make_run(tmp_path / "quiet", config | {"checkpoint_every_s": 0.0}, train=PAIRS)
+    assert main(["run", str(quiet)]) == 0
+    assert not [event for event in events(quiet) if event["kind"] == "checkpoint"]
+    assert (quiet / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()

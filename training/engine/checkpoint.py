@@ -9,6 +9,7 @@ a loader sees it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import secrets
 import shutil
@@ -95,6 +96,7 @@ def save_checkpoint(run: RunDir, checkpoint: Checkpoint) -> Path:
             "versions": run.inputs.get("versions", {}),
             "files": {name: facts_of_file(beside / name) for name in FILES},
         }
+        manifest["seal"] = seal(manifest)
         write_file(beside / "manifest.json", json.dumps(manifest, indent=2))
         run.events.sync()  # the curve up to this step must not be lost when the step is not
         publish_folder(beside, final)
@@ -120,6 +122,12 @@ def identity(run: RunDir) -> dict[str, str]:
         "data_sha256": run.data_sha256(),
         "inputs_sha256": sha256_of_file(inputs) if inputs.exists() else "",
     }
+
+
+def seal(manifest: dict[str, Any]) -> str:
+    """SHA-256 over a manifest's other fields: against a damaged disk, not against a forger."""
+    rest = {name: value for name, value in manifest.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def facts_of_file(path: Path) -> dict[str, Any]:
@@ -174,6 +182,8 @@ def what_is_wrong(run: RunDir, folder: Path) -> str:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if manifest["version"] != VERSION:
             return f"written by another version ({manifest['version']})"
+        if manifest["seal"] != seal(manifest):
+            return "manifest.json has changed since it was written"
         for name, own in identity(run).items():
             if manifest[name] != own:
                 return f"made from other {name.removesuffix('_sha256')}"

@@ -351,7 +351,9 @@ class RunConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     checkpoint_every: int = 0
-    """Optimizer steps between checkpoints; 0 writes one only when interrupted."""
+    """Optimizer steps between checkpoints; 0 leaves them to the clock."""
+    checkpoint_every_s: float = 120.0
+    """Seconds between checkpoints, each at the next step; 0 leaves them to the count of steps."""
     checkpoint_keep: int = 2
     """How many of its checkpoints an attempt keeps, the newest ones; 0 keeps all."""
     sft: SFTConfig | None = None
@@ -368,6 +370,12 @@ class RunConfig:
         check(1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
         check(64 <= self.row_budget <= 1_000_000, "row_budget", self.row_budget, "64 to 1000000")
         check(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "0 or more")
+        check(
+            self.checkpoint_every_s >= 0.0,
+            "checkpoint_every_s",
+            self.checkpoint_every_s,
+            "0 or more",
+        )
         check(self.checkpoint_keep >= 0, "checkpoint_keep", self.checkpoint_keep, "0 or more")
         given = [name for name in METHODS if getattr(self, name) is not None]
         check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,8 @@ from training.engine.stopping import stop_requested
 
 #: Room beside checkpoints and adapter: the tokenizer, events, the log.
 SPARE_BYTES = 64_000_000
+#: A checkpoint is not due before training has taken so many times as long as writing the last one.
+SAVING_SHARE = 50
 
 
 class Steps:
@@ -45,6 +48,8 @@ class Steps:
         #: Where a stop falls back to, and the step that a checkpoint on the disk holds.
         self._rest: Checkpoint | None = None
         self._saved: int | None = None
+        #: When the clock asks for the next checkpoint; never where it is not to.
+        self._due_at = time.monotonic() + (run.config.checkpoint_every_s or math.inf)
         self._named = dict(parameters)
         self._config = config
         self._warmup = math.ceil(total * config.warmup_ratio)
@@ -61,8 +66,10 @@ class Steps:
         config = self.run.config
         size = sum(each.numel() * each.element_size() for each in self._named.values())
         kept = 1  # while it is written, or after a stop
-        if config.checkpoint_every:
-            kept += config.checkpoint_keep or self.total // config.checkpoint_every
+        if config.checkpoint_every or config.checkpoint_every_s:
+            kept += config.checkpoint_keep or 1
+        if config.checkpoint_every and not config.checkpoint_keep:
+            kept += self.total // config.checkpoint_every
         # parameters and Adam's two moments in each checkpoint, and once the adapter
         require_space(
             self.run.path,
@@ -153,13 +160,15 @@ class Steps:
     def reached(self, state: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> None:
         """A place to go on from: between two optimizer steps, with all that the loop needs.
 
-        On schedule a checkpoint is written here; after a signal too, and Interrupted is raised.
+        When its steps or its seconds are up a checkpoint is written here; after a signal too, and
+        Interrupted is raised.
         Until the next such place a stop falls back to this one.
         state: plain JSON. extra: tensors beside parameters and moments.
         """
         self._rest = Checkpoint(self.step, dict(extra or {}), dict(state), random_state())
         every = self.run.config.checkpoint_every
-        if every and self.step and self.step % every == 0:
+        on_count = bool(every) and self.step % every == 0
+        if self.step and (on_count or time.monotonic() >= self._due_at):
             self._save()
         self.raise_if_stopped()
 
@@ -191,9 +200,13 @@ class Steps:
         """Write the last place that was reached, unless a checkpoint holds that step already."""
         if self._rest is None or self._saved == self._rest.step:
             return
+        began = time.monotonic()
         tensors = {**self.tensors(), **self._rest.tensors}
         save_checkpoint(self.run, replace(self._rest, tensors=tensors))
         self._saved = self._rest.step
+        now = time.monotonic()
+        pause_s = max(self.run.config.checkpoint_every_s or math.inf, SAVING_SHARE * (now - began))
+        self._due_at = now + pause_s
 
 
 def batches(n_rows: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
