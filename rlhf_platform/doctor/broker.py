@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,12 +30,12 @@ def check_broker() -> list[Finding]:
         said = f"the embedded Valkey is not running; {GOES_ON}"
         return [Finding("broker", "warning", said, "manage.py up (or worker) starts it")]
     parts = urlsplit(url)
-    name = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     try:
         (ask_rabbitmq if parts.scheme.startswith("amqp") else ask_redis)(url)
     except Exception as error:  # what a client library raises for a dead server is its own affair
         why = without_password(first_line(error), url)
-        said = f"{name} does not answer ({type(error).__name__}: {why}); {GOES_ON}"
+        said = f"{name} does not answer ({why}); {GOES_ON}"
         return [Finding("broker", "warning", said, "start it, or correct BROKER_URL")]
     return [Finding("broker", "ok", f"{name} answers")]
 
@@ -60,6 +61,8 @@ def ask_rabbitmq(url: str) -> None:
     import pika
 
     parameters: Any = pika.URLParameters(url)
+    # pika's own error for a dead server says nothing.
+    socket.create_connection((parameters.host, parameters.port), PATIENCE_S).close()
     parameters.socket_timeout = parameters.stack_timeout = PATIENCE_S
     parameters.blocked_connection_timeout, parameters.connection_attempts = PATIENCE_S, 1
     pika.BlockingConnection(parameters).close()

@@ -209,6 +209,13 @@ def test_a_broker_where_nobody_listens_stops_no_work(
     assert "hunter2" not in found.said
 
 
+def test_no_trace_of_a_client_library_is_shown(tmp_path: Path, closed_port: int) -> None:
+    url = f"amqp://127.0.0.1:{closed_port}/"
+    status, (found,), _ = doctor(tmp_path, "broker", BROKER_URL=url, LOG_LEVEL="DEBUG")
+    assert (status, found["level"]) == (0, "warning")
+    assert f"127.0.0.1:{closed_port}/ does not answer ([Errno 111]" in found["said"]
+
+
 @pytest.mark.parametrize("url", ["kafka://x", "", "redis://h:port"])
 def test_a_broker_that_cannot_be_is_bad(url: str, settings: Any) -> None:
     settings.BROKER_URL = url

@@ -39,7 +39,7 @@ def test_the_list_filters_by_state_at_a_fixed_price(
     with django_assert_max_num_queries(13):
         page = client.get("/jobs/").content.decode()
     assert page.count('data-label="Attempts"') == 4
-    assert "oom: &lt;b&gt;killed" in page
+    assert 'It ran out of memory. <span class="soft">&lt;b&gt;killed' in page
     page = client.get("/jobs/?state=failed").content.decode()
     assert page.count('data-label="Attempts"') == 1
     assert "No job is lost" in client.get("/jobs/?state=lost").content.decode()

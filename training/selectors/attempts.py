@@ -33,7 +33,7 @@ WORDS = {
     ("running", "succeeded"): "done",
     ("running", "failed"): "failed",
     ("running", "cancelled"): "cancelled",
-    ("running", "lost"): "lost by its worker",
+    ("running", "lost"): "ended before it was done",
     ("lost", "queued"): "back in the queue",
     ("lost", "failed"): "given up",
     ("failed", "queued"): "queued again",
@@ -43,18 +43,21 @@ WORDS = {
 
 
 def job_history(job: Job) -> list[Transition]:
-    return [
-        Transition(
-            at=event.at,
-            attempt=event.attempt,
-            what=WORDS.get(
-                (event.from_state, event.to_state), f"{event.from_state} → {event.to_state}"
-            ),
-            why=meaning(event.reason, job),
-            detail=event.detail,
+    found = []
+    for event in job.events.order_by("pk"):
+        change = (event.from_state, event.to_state)
+        # Why it was lost stands one line above.
+        again = change == ("lost", "queued")
+        found.append(
+            Transition(
+                at=event.at,
+                attempt=event.attempt,
+                what=WORDS.get(change, f"{event.from_state} → {event.to_state}"),
+                why="" if again else meaning(event.reason, job),
+                detail="" if again else event.detail,
+            )
         )
-        for event in job.events.order_by("pk")
-    ]
+    return found
 
 
 def meaning(reason: str, job: Job) -> str:
@@ -90,7 +93,7 @@ def job_attempts(job: Job) -> list[Attempt]:
                 number=row.number,
                 worker=row.worker,
                 started_at=row.started_at,
-                lasted_s=(ended - row.started_at).total_seconds(),
+                lasted_s=max(0.0, (ended - row.started_at).total_seconds()),
                 outcome="Interrupted" if row.reason == "preempted" else row.get_outcome_display(),
                 why=meaning(row.reason, job),
                 detail=row.detail,

@@ -8,6 +8,7 @@ from annotate.models import Snapshot
 from training.models import Job, ModelVersion
 from training.selectors.attempts import Attempt, Transition, job_attempts, job_history
 from training.selectors.checkpoints import KnownCheckpoint, resume_step, run_checkpoints
+from training.selectors.events import RunPace, run_pace
 from training.selectors.proposals import Proposal, smaller_proposal
 from training.selectors.reasons import Advice, advice
 from training.selectors.waiting import why_it_waits
@@ -55,6 +56,8 @@ class JobStory:
     attempts: list[Attempt]
     history: list[Transition]
     checkpoints: list[KnownCheckpoint]
+    #: How far its run is; None for what is no run at work.
+    pace: RunPace | None
 
 
 def job_story(job: Job) -> JobStory:
@@ -69,4 +72,5 @@ def job_story(job: Job) -> JobStory:
         attempts=job_attempts(job),
         history=job_history(job),
         checkpoints=checkpoints,
+        pace=run_pace(job.run) if job.run and job.state == Job.State.RUNNING else None,
     )

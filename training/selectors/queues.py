@@ -112,7 +112,8 @@ def lately_taken(workspace: Workspace, queue: str) -> tuple[datetime | None, lis
     taken = JobAttempt.objects.filter(job__workspace=workspace, job__queue=queue)
     rows = taken.order_by("-pk").values_list("number", "started_at", "job__created_at")[:LATEST]
     found = list(rows)
-    waits = [(taken_at - made_at).total_seconds() for n, taken_at, made_at in found if n == 1]
+    # The web's clock made one end and the database's the other: they may be a little apart.
+    waits = [max(0.0, (taken - made).total_seconds()) for n, taken, made in found if n == 1]
     return (found[0][1] if found else None), waits
 
 

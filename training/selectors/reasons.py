@@ -19,8 +19,7 @@ class Advice:
 ADVICE: dict[str, Advice] = {
     "oom": Advice(
         "It ran out of memory.",
-        "Launch it again with settings that need less, or give the worker more memory. The page of "
-        "the job proposes settings, the gentlest first.",
+        "Launch it again with settings that need less, or give the worker more memory.",
     ),
     "preempted": Advice(
         "Its worker was stopped.",

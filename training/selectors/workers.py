@@ -10,6 +10,8 @@ from django.utils import timezone
 from rlhf_platform.accounts.models import Workspace
 from training.models import JobAttempt
 
+#: Idle workers that are shown: one that is started again and again would fill the page.
+IDLE_SHOWN = 8
 #: How long after its last attempt a worker is still shown.
 REMEMBERED = timedelta(hours=1)
 
@@ -45,7 +47,9 @@ def workers_seen(*, workspace: Workspace) -> list[WorkerSeen]:
             row.worker, ours, True, row.started_at, row.job.lease_until
         )
     busy = {worker.name for worker in found.values()}
-    for row in rows.filter(ended_at__gte=since).order_by("ended_at"):
-        if row.worker not in busy and row.ended_at is not None:
-            found[row.worker] = WorkerSeen(row.worker, None, False, row.ended_at, None)
-    return sorted(found.values(), key=lambda worker: (not worker.busy, worker.name))
+    idle: dict[str, WorkerSeen] = {}
+    for row in rows.filter(ended_at__gte=since).order_by("-ended_at"):
+        if row.worker not in busy and row.worker not in idle and row.ended_at is not None:
+            idle[row.worker] = WorkerSeen(row.worker, None, False, row.ended_at, None)
+    at_work = sorted(found.values(), key=lambda worker: worker.name)
+    return [*at_work, *list(idle.values())[:IDLE_SHOWN]]
