@@ -15,6 +15,7 @@ import pytest
 
 from tests.engine.tiny import assistant, make_run, preference_row, result, save_tiny, user
 from tests.faults import warm_engine
+from tests.faults.operations import NO_FAULT, Fault, operations
 
 PAIRS = [preference_row(n) for n in range(10)]
 HELD_OUT = [preference_row(n) for n in range(100, 104)]
@@ -41,7 +42,7 @@ class Matrix:
         key = hashlib.sha256(json.dumps([method, changes]).encode()).hexdigest()[:12]
         if key not in self._whole:
             folder = self.make(f"{method}-{key}", method, **changes)
-            status = warm_engine.finish(folder, "whole", self.cache, die_in=(0, 0))
+            status = warm_engine.finish(folder, "whole", self.cache, fault=NO_FAULT)
             assert status == 0, warm_engine.log_of(folder)
             self._whole[key] = folder
         return self._whole[key]
@@ -198,14 +199,15 @@ def test_killed_at_every_file_operation_of_a_checkpoint_it_ends_the_same(
     if method == "ppo":
         changes |= {"ppo": {"updates": 25}}
     whole = matrix.whole(method, **changes)
-    operations = int((whole / "operations-3").read_text(encoding="ascii"))
-    assert operations > 33, "a hundred kills in three methods"
+    count = operations(whole, "checkpoint", 3)
+    assert count > 33, "a hundred kills in three methods"
     folder = matrix.make(f"{method}-operations", method, **changes)
     attempts: list[str] = []
     expected = 0
-    for operation in range(1, operations + 1):
+    for operation in range(1, count + 1):
         attempts.append(f"a{operation:03d}")
-        status = warm_engine.finish(folder, attempts[-1], matrix.cache, die_in=(2, operation))
+        fault = Fault("checkpoint", 2, operation)
+        status = warm_engine.finish(folder, attempts[-1], matrix.cache, fault=fault)
         assert status == -9, warm_engine.log_of(folder)
         expect_resumed(folder, attempts[-1], expected)
         expected = max(visible_checkpoints(folder))
@@ -213,6 +215,24 @@ def test_killed_at_every_file_operation_of_a_checkpoint_it_ends_the_same(
     assert warm_engine.finish(folder, "last", matrix.cache) == 0, warm_engine.log_of(folder)
     expect_resumed(folder, "last", expected)
     expect_same(folder, attempts, whole)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("what", ["adapter", "result"])
+def test_killed_at_every_file_operation_of_the_end_it_ends_the_same(
+    matrix: Matrix, what: str
+) -> None:
+    whole = matrix.whole("reward")
+    for operation in range(1, operations(whole, what, 1) + 1):
+        folder = matrix.make(f"{what}-{operation}", "reward")
+        status = warm_engine.finish(folder, "a", matrix.cache, fault=Fault(what, 1, operation))
+        assert status == -9, warm_engine.log_of(folder)
+        attempts = ["a"]
+        if not (folder / "result.json").exists():
+            attempts.append("b")
+            assert warm_engine.finish(folder, "b", matrix.cache) == 0, warm_engine.log_of(folder)
+        expect_same(folder, attempts, whole)
 
 
 def expect_resumed(folder: Path, attempt: str, step: int) -> None:
@@ -241,7 +261,9 @@ def killed_behind(matrix: Matrix, name: str, step: int) -> Path:
     folder = matrix.folder / "runs" / "behind"
     if not folder.exists():
         folder = matrix.make("behind", "dpo")
-        status = warm_engine.finish(folder, "first", matrix.cache, die_in=(step // 2 + 1, 1))
+        status = warm_engine.finish(
+            folder, "first", matrix.cache, fault=Fault("checkpoint", step // 2 + 1, 1)
+        )
         assert status == -9
         assert sorted(visible_checkpoints(folder)) == [step - 2, step]
     return Path(shutil.copytree(folder, matrix.folder / "runs" / name))

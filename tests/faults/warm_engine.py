@@ -8,12 +8,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from tests.faults.operations import Fault, install
 
 #: What a child would import anyway; `tests.faults.preload` imports the engine's methods.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -22,9 +23,9 @@ CONTEXT.set_forkserver_preload(["tests.faults.preload"])
 PATIENCE_S = 120.0
 
 
-def start(folder: Path, attempt: str, cache: Path, die_in: tuple[int, int] | None = None) -> Any:
+def start(folder: Path, attempt: str, cache: Path, fault: Fault | None = None) -> Any:
     """Start `python -m training.engine run folder` as a child. Returns its process."""
-    child = CONTEXT.Process(target=_run, args=(folder, attempt, cache, die_in))
+    child = CONTEXT.Process(target=_run, args=(folder, attempt, cache, fault))
     child.start()
     return child
 
@@ -56,7 +57,7 @@ def log_of(folder: Path) -> str:
     return (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
-def _run(folder: Path, attempt: str, cache: Path, die_in: tuple[int, int] | None) -> None:
+def _run(folder: Path, attempt: str, cache: Path, fault: Fault | None) -> None:
     """In the child: what `__main__` would do, with its output in the folder's log.txt."""
     out = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
@@ -64,11 +65,6 @@ def _run(folder: Path, attempt: str, cache: Path, die_in: tuple[int, int] | None
     os.environ["ENGINE_CACHE_DIR"] = str(cache)
     from training.engine.__main__ import main
 
-    if die_in is not None:
-        from tests.faults.dying import die_in_save
-
-        die_in_save(folder, *die_in)
-    status = main(["run", str(folder), "--attempt", attempt])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    if fault is not None:
+        install(folder, fault)
+    os._exit(main(["run", str(folder), "--attempt", attempt]))
