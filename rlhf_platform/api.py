@@ -50,6 +50,11 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     annotate.HubUnreachable: (502, "hub-unreachable", "The Hub did not answer"),
     annotate.PushStopped: (409, "push-stopped", "The push was stopped"),
     annotate.AnnotateError: (422, "refused", "The request cannot be honoured"),
+    training.LaunchKeyReused: (
+        409,
+        "key-reused",
+        "The idempotency key was used for another launch",
+    ),
     training.CannotLaunch: (422, "cannot-launch", "The launch is impossible as asked"),
     training.UnknownBase: (422, "unknown-base", "There is no such base model"),
     training.UnknownVersion: (404, "not-found", "Not found"),

@@ -69,7 +69,9 @@ def secret_key(folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return path.read_text(encoding="utf-8").strip()
+        if path.exists():
+            return kept_key(path)
+        raise ImproperlyConfigured(f"DATA_DIR={folder} is no folder; name one") from None
     except OSError as error:
         raise ImproperlyConfigured(
             f"DATA_DIR={folder} cannot be written ({error.strerror}); name a folder that can"
@@ -80,12 +82,36 @@ def secret_key(folder: Path) -> str:
     return key
 
 
+def kept_key(path: Path) -> str:
+    """The key that an earlier start made. Raises ImproperlyConfigured for what is none."""
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(
+            f"{path} cannot be read ({error}); restore it, or set SECRET_KEY"
+        ) from error
+    if len(key) < 32:
+        raise ImproperlyConfigured(
+            f"{path} holds no whole key; delete it, and everybody signs in again with a new one"
+        )
+    return key
+
+
 def database(url: str) -> dict[str, Any]:
     """A DATABASES entry from `sqlite:///path` or `postgres://user:password@host:port/name?option=…`."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = str(parts.port or "")
+    except ValueError as error:
+        raise ImproperlyConfigured(f"DATABASE_URL is no address ({error})") from error
     if parts.scheme == "sqlite":
         path = Path(parts.path[1:] if parts.path.startswith("/") else parts.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImproperlyConfigured(
+                f"DATABASE_URL names {path}, whose folder cannot be made ({error.strerror})"
+            ) from error
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(path),
@@ -105,7 +131,7 @@ def database(url: str) -> dict[str, Any]:
             "USER": unquote(parts.username or ""),
             "PASSWORD": unquote(parts.password or ""),
             "HOST": parts.hostname or "",
-            "PORT": str(parts.port or ""),
+            "PORT": port,
             "CONN_MAX_AGE": 60,
             "CONN_HEALTH_CHECKS": True,
             # Without bounds a server that went silent would hold a worker for minutes.

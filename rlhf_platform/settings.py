@@ -180,6 +180,8 @@ SPECTACULAR_SETTINGS = {
         "RoundMethod": "training.models.Round.Method",
         "RunMethod": "training.models.Run.Method",
         "JobState": "training.models.Job.State",
+        "JobKind": "training.models.Job.Kind",
+        "JobQueue": "training.models.Job.Queue",
         "VersionKind": "training.models.ModelVersion.Kind",
         "VersionState": "training.models.ModelVersion.State",
         "ShownAnswer": "annotate.api.queue.SHOWN_ANSWERS",
@@ -196,6 +198,8 @@ BROKER_URL = env.text("BROKER_URL", "embedded")
 JOB_LEASE_S = env.number("JOB_LEASE_S", 30, minimum=2)
 #: Processor threads for one training run; part of its config, so that results repeat.
 TRAINING_THREADS = env.number("TRAINING_THREADS", 2, minimum=1)
+#: Days for which the checkpoints of runs that ended are kept; 0 keeps them for ever.
+CHECKPOINT_KEEP_DAYS = env.number("CHECKPOINT_KEEP_DAYS", 7)
 RUNS_DIR = DATA_DIR / "runs"
 MODEL_CACHE_DIR = DATA_DIR / "models"
 

@@ -19,6 +19,10 @@ class CannotLaunch(TrainingError):
     """Raised when a round or run is impossible as asked (too few rows, missing reward model, …)."""
 
 
+class LaunchKeyReused(CannotLaunch):
+    """Raised when a launch comes with the key of an earlier launch of something else."""
+
+
 class IllegalTransition(TrainingError):
     """Raised when a job, run or round is asked to move to a state it cannot reach from here."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import cast
+import json
+import uuid
+from typing import Any, cast
 
 from django import forms
 from django.db.models import QuerySet
+from rest_framework.serializers import ValidationError as NotStorable
 
 from annotate.models import Project, PromptSet, Snapshot
 from rlhf_platform.accounts.models import Workspace
+from training.api.settings_field import SettingsField
 from training.models import ModelVersion, Round
 
 #: One sentence for the choice of a method.
@@ -70,6 +74,15 @@ class LaunchForm(forms.Form):
         label="Prompts the new policy answers",
         help_text="Its answers go back to the annotators as new comparisons.",
     )
+    config = forms.CharField(
+        required=False,
+        max_length=20_000,
+        label="Settings that differ from the defaults (JSON)",
+        help_text='By stage, for example {"policy": {"row_budget": 256, "optim": {"lr": 1e-4}}}.',
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "autocomplete": "off"}),
+    )
+    #: Made with the form: pressing twice, or sending it again, launches one round.
+    launch_key = forms.CharField(required=False, max_length=64, widget=forms.HiddenInput)
 
     def __init__(self, *args: object, workspace: Workspace, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -89,6 +102,26 @@ class LaunchForm(forms.Form):
         )
         base = versions.filter(kind=ModelVersion.Kind.BASE).order_by("pk")
         self.fields["reference"].initial = standing.first() or base.first()
+        self.fields["launch_key"].initial = uuid.uuid4().hex
+
+    def clean_config(self) -> dict[str, Any]:
+        text = self.cleaned_data["config"]
+        try:
+            asked = SettingsField().to_internal_value(json.loads(text or "{}"))
+        except json.JSONDecodeError as error:
+            raise forms.ValidationError(
+                f"This is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+            ) from error
+        except RecursionError:
+            raise forms.ValidationError("Nested too deeply.") from None
+        except NotStorable as error:
+            raise forms.ValidationError(str(error.args[0])) from error
+        return cast(dict[str, Any], asked)
+
+    def renew_key(self) -> None:
+        """Let what is in the form now be launched, though its key launched something else."""
+        sent = {name: self.data[name] for name in self.data}
+        self.data = sent | {"launch_key": uuid.uuid4().hex}
 
     @property
     def methods(self) -> list[tuple[str, str, str, bool]]:

@@ -21,5 +21,6 @@ urlpatterns = [
     path("models/<int:pk>/push", publishing.push_model, name="push_model"),
     path("snapshots/<int:pk>/push", publishing.push_snapshot, name="push_snapshot"),
     path("jobs/", jobs.jobs, name="jobs"),
+    path("jobs/<int:pk>/", jobs.job, name="job"),
     re_path(r"^jobs/(?P<pk>\d{1,9})/(?P<verb>cancel|retry)$", jobs.decide, name="job_decide"),
 ]

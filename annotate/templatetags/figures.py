@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from django import template
@@ -13,7 +14,7 @@ from django.utils.timesince import timesince, timeuntil
 register = template.Library()
 
 GOOD, BAD = {"promoted", "succeeded", "open"}, {"failed", "rejected", "lost"}
-STOPPED = {"cancelled", "closed", "paused", "expired"}
+STOPPED = {"cancelled", "closed", "paused", "expired", "interrupted"}
 WAITING = {"draft", "queued", "awaiting verdict", "candidate", "to come"}
 
 
@@ -77,6 +78,12 @@ def ago(moment: datetime | None) -> SafeString | str:
         f"{moment:%Y-%m-%d %H:%M:%S} UTC",
         words,
     )
+
+
+@register.filter
+def setting(value: object) -> str:
+    """A setting's value as JSON spells it, which is how it is asked for."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @register.filter

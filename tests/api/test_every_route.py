@@ -68,6 +68,11 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("GET", "runs/<int:pk>"): Expected(403, 404),
     ("GET", "runs/<int:pk>/events"): Expected(403, 404),
     ("GET", "runs/<int:pk>/metrics"): Expected(403, 404),
+    ("GET", "jobs"): Expected(403, 200),
+    ("GET", "jobs/<int:pk>"): Expected(403, 404),
+    ("POST", "jobs/<int:pk>/cancel"): Expected(403, 404, {}),
+    ("POST", "jobs/<int:pk>/retry"): Expected(403, 404, {}),
+    ("GET", "queues"): Expected(403, 200),
     ("POST", "samplings"): Expected(403, 422, SAMPLING),
     ("GET", "versions"): Expected(403, 200),
     ("POST", "versions"): Expected(403, 201, {"source": "demo"}),
@@ -83,6 +88,7 @@ def address(route: str, world: World) -> str:
         "snapshots": world.snapshot,
         "rounds": world.round,
         "runs": world.run,
+        "jobs": world.run.job,
         "versions": world.base,
     }
     pk = str(keys[kind].pk) if kind in keys else ""
@@ -105,7 +111,11 @@ def test_strangers_outsiders_and_annotators(method: str, route: str, world: Worl
         assert_problem(reply)
     outside = world.charlie.send(method, place, expected.body)
     assert outside.status_code == expected.outsider, outside.content
-    if method == "GET" and outside.status_code == 200 and route != "tokens":
+    if route == "queues":
+        found = outside.json()
+        assert [queue["queued"] for queue in found["results"]] == [0, 0, 0]
+        assert found["workers"] == []
+    elif method == "GET" and outside.status_code == 200 and route != "tokens":
         assert outside.json() == {"count": 0, "next": None, "previous": None, "results": []}
     inside = world.bob.send(method, place, expected.body)
     assert inside.status_code == expected.annotator, inside.content

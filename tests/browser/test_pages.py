@@ -16,6 +16,8 @@ from tests.browser.test_judging_by_keyboard import CHROMIUM, FLAGS
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
 from tests.people import People, make_people
 from tests.training.rows import (
+    make_attempt,
+    make_checkpoint,
     make_curve,
     make_event,
     make_prompt_set,
@@ -23,6 +25,7 @@ from tests.training.rows import (
     make_run,
     make_snapshot,
     make_version,
+    write_attempt_file,
 )
 from training.models import Round, Run
 
@@ -74,6 +77,10 @@ def make_lab(people: People) -> Run:
     make_prompt_set(people.workspace)
     make_version(people.workspace, "a-version-with-a-long-name-" + "z" * 90, kind="reward")
     run = make_run(make_round(project, snapshot=snapshot))
+    attempt = make_attempt(run.job, worker="w" * 120, reason="bug", detail=UGLY)
+    for name in ("log.txt", "traceback.txt"):
+        write_attempt_file(run, attempt, name, UGLY * 3)
+    make_checkpoint(run, attempt, 123456789)
     make_event(run, 0, "start", total_steps=9, device="cpu", rows=4)
     make_event(run, 1, "warning", code="cut", message=UGLY)
     make_event(run, 2, "sample", step=1, prompt_id="x", prompt=[], text=UGLY)
@@ -98,7 +105,8 @@ def test_every_page_is_quiet_and_does_not_scroll_sideways(
         f"/projects/helpful/comparisons/{pair.pk}/", "/projects/helpful/snapshots/1/", "/prompts/",
         f"/prompts/{run.round.fresh_prompts.pk}/", "/rounds/", f"/rounds/{run.round.pk}/",
         f"/runs/{run.pk}/", "/models/",
-        f"/models/{run.version.pk}/", "/jobs/", "/members/", "/account/tokens/",
+        f"/models/{run.version.pk}/", "/jobs/", f"/jobs/{run.job.pk}/", "/members/",
+        "/account/tokens/",
     ):  # fmt: skip
         reply = page.goto(live_server.url + address)
         assert reply is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.apps import apps
@@ -34,7 +35,17 @@ from tests.factories import (
     make_response,
 )
 from tests.people import People
-from training.models import Job, ModelVersion, Round, Run, RunEvent, RunMetric, Sample
+from tests.training.rows import make_attempt
+from training.models import (
+    Job,
+    ModelVersion,
+    Round,
+    Run,
+    RunCheckpoint,
+    RunEvent,
+    RunMetric,
+    Sample,
+)
 
 Rows = dict[str, models.Model]
 NOWHERE = "no"
@@ -86,6 +97,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "version_is_a_base_or_has_an_adapter": ("version", {"digest": "new", "kind": "policy"}),
     "version_state": ("version", {"digest": "new", "state": NOWHERE}),
     "round_number_once": ("round", {}),
+    "round_launched_once": ("launched_round", {"number": 3}),
     "round_method": ("round", {"number": 2, "method": "bad"}),
     "round_state": ("round", {"number": 2, "state": NOWHERE}),
     "run_method": ("run", {"folder": "new", "method": NOWHERE}),
@@ -94,6 +106,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "job_state": ("job", {"run": "other_run", "state": NOWHERE}),
     "job_token_and_lease_iff_running": ("job", {"run": "other_run", "state": "running"}),
     "job_run_iff_kind_run": ("job", {"run": None}),
+    "job_attempt_number_once": ("attempt", {"token": uuid4()}),
+    "job_attempt_one_open": ("open_attempt", {"number": 3, "token": uuid4()}),
+    "job_attempt_ended_iff_outcome": (
+        "attempt",
+        {"number": 3, "token": uuid4(), "outcome": ""},
+    ),
+    "run_checkpoint_once": ("run_checkpoint", {"attempt": 2}),
     "sample_once": ("sample", {}),
     "user_email_unique_in_any_case": ("user", {"email": "BOB@EXAMPLE.ORG"}),
     "membership_once": ("membership", {}),
@@ -152,7 +171,15 @@ def rows(people: People) -> Rows:
         )
         for folder in ("one", "two")
     )
+    job = Job.objects.create(workspace=workspace, kind="run", queue="training", run=run)
+    launched = copy.copy(turn)
+    launched.pk, launched.number, launched.launch_key = None, 2, "once"
+    launched.save()
     return {
+        "launched_round": launched,
+        "attempt": make_attempt(job, 1),
+        "open_attempt": make_attempt(job, 2, ended_at=None),
+        "run_checkpoint": RunCheckpoint.objects.create(run=run, attempt=1, step=1, path="a"),
         "elsewhere": people.elsewhere,
         "user": people.bob,
         "membership": Membership.objects.get(user=people.bob),
@@ -194,7 +221,7 @@ def rows(people: People) -> Rows:
             run=run, attempt=1, seq=1, kind="progress", at=timezone.now(), body={}
         ),
         "run_metric": RunMetric.objects.create(run=run, name="loss", step=1, value=0, attempt=1),
-        "job": Job.objects.create(workspace=workspace, kind="run", queue="training", run=run),
+        "job": job,
         "sample": Sample.objects.create(
             workspace=workspace,
             run=run,

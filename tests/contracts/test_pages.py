@@ -45,6 +45,7 @@ def addresses(people: People) -> dict[str, str]:
         f"/rounds/{round.pk}/live": "researcher",
         f"/rounds/{round.pk}/events": "researcher",
         f"/runs/{run.pk}/": "researcher",
+        f"/jobs/{run.job.pk}/": "researcher",
         f"/models/{version.pk}/": "researcher",
         f"POST /projects/{project.slug}/freeze": "researcher",
         f"POST /projects/{project.slug}/settings": "researcher",
@@ -113,7 +114,7 @@ def test_odd_numbers_and_pages_are_no_fault_of_ours(
 ) -> None:
     client.force_login(people.alice)
     for number in ("0", "9" * 12, "9" * 19, "9" * 30):
-        for place in ("rounds", "runs", "models", "prompts", "projects/helpful/snapshots"):
+        for place in ("rounds", "runs", "jobs", "models", "prompts", "projects/helpful/snapshots"):
             assert client.get(f"/{place}/{number}/").status_code == 404
     for page in ("0", "-1", "abc", "9" * 30, "%00", "%ff"):
         for address in LISTS:

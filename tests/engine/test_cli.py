@@ -199,7 +199,7 @@ def test_an_unexpected_error_leaves_its_class_a_result_and_a_traceback_in_a_file
     assert main(["run", str(folder), "--attempt", "one"]) == 1
     assert "attempts/one/traceback.txt" in said(capsys)
     found = result(folder)
-    assert found["status"] == "failed"
+    assert (found["status"], found["cause"]) == ("failed", "bug")
     assert found["reason"].startswith("IndexError: ")
     written = (folder / "attempts/one/traceback.txt").read_text(encoding="utf-8")
     assert written.startswith("Traceback")
@@ -219,9 +219,11 @@ def test_a_full_disk_is_refused_with_what_is_missing(
     tiny: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_run(small_disk / "run", asked(tiny, checkpoint_every=1), train=TRAIN)
-    assert main(["run", str(folder)]) == 1
-    assert "make room" in said(capsys)
-    assert "MB left" in result(folder)["reason"]
+    assert main(["run", str(folder)]) == 74
+    shown = said(capsys).splitlines()[-1]
+    assert "3 checkpoints of" in shown
+    assert "MB left; make room" in shown
+    assert not (folder / "result.json").exists()
 
 
 def test_a_disk_without_a_single_byte_left_still_ends_in_a_sentence(
@@ -235,18 +237,22 @@ def test_a_disk_without_a_single_byte_left_still_ends_in_a_sentence(
                     continue
             except OSError:
                 continue
-    assert main(["run", str(folder)]) == 1
+    assert main(["run", str(folder)]) == 74
     assert "No space left" in said(capsys)
 
 
 def test_a_model_cache_without_room_is_refused(
-    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("ENGINE_CACHE_DIR", str(small_disk / "cache"))
     folder = make_run(tmp_path / "run", asked(packaged_gguf()), train=TRAIN)
-    assert main(["run", str(folder)]) == 1
-    assert "converting" in result(folder)["reason"]
-    assert "make room" in result(folder)["reason"]
+    assert main(["run", str(folder)]) == 74
+    shown = said(capsys).splitlines()[-1]
+    assert "converting" in shown
+    assert "make room" in shown
 
 
 def test_a_model_cache_that_cannot_be_written_is_refused(

@@ -9,13 +9,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from tests.engine.tiny import assistant, events, make_run, preference_row, result, user
+from training.engine import steps
 from training.engine.__main__ import main
+from training.engine.files import sha256_of_file
 
 PAIRS = [preference_row(n) for n in range(10)]
 HELD_OUT = [preference_row(n) for n in range(100, 106)]
@@ -46,7 +51,7 @@ def reward_adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def asked(method: str, tiny: Path, *, every: int = 1, reward: str = "", **more: Any) -> Any:
     config = {"method": method, "base": {"source": str(tiny)}, "optim": OPTIM}
-    config |= {"checkpoint_every": every, **more}
+    config |= {"checkpoint_every": every, "checkpoint_keep": 0, **more}
     if method == "sft":
         # dropout draws from torch's own generator, which a checkpoint must hold too
         config["adapter"] = {"dropout": 0.3}
@@ -76,17 +81,20 @@ def curve(folder: Path) -> dict[int, dict[str, float]]:
 
 def killed_after(whole: Path, step: int, folder: Path) -> Path:
     """What is left of `whole` when its process dies right behind the checkpoint of `step`."""
-    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("adapter", "result.json"))
-    for attempt in (folder / "attempts").glob("*/"):
-        kept = [
-            line
-            for line in (attempt / "events.jsonl").read_text(encoding="utf-8").splitlines(True)
-            if json.loads(line).get("step", 0) <= step and json.loads(line)["kind"] != "end"
-        ]
-        (attempt / "events.jsonl").write_text("".join(kept), encoding="utf-8")
-        for checkpoint in (attempt / "checkpoints").iterdir():
-            if int(checkpoint.name.removeprefix("step-")) > step:
-                shutil.rmtree(checkpoint)
+    shutil.copytree(
+        whole, folder, ignore=shutil.ignore_patterns("adapter", "result.json", "samples.jsonl")
+    )
+    (attempt,) = (folder / "attempts").glob("*/")
+    kept = []
+    for line in (attempt / "events.jsonl").read_text(encoding="utf-8").splitlines(True):
+        kept.append(line)
+        event = json.loads(line)
+        if event["kind"] == "checkpoint" and event["step"] == step:
+            break
+    (attempt / "events.jsonl").write_text("".join(kept), encoding="utf-8")
+    for checkpoint in (attempt / "checkpoints").iterdir():
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)
     return folder
 
 
@@ -97,9 +105,11 @@ def test_killed_at_the_first_a_middle_or_the_last_step_it_ends_the_same(
     whole = tmp_path / "whole"
     make_run(whole, asked(method, tiny, reward=reward_adapter), **files(method))
     assert main(["run", str(whole)]) == 0
-    last = max(curve(whole))
-    assert sorted(curve(whole)) == list(range(1, last + 1))
-    for step in (1, last // 2, last):
+    assert sorted(curve(whole)) == list(range(1, max(curve(whole)) + 1))
+    steps = [e["step"] for e in events(whole) if e["kind"] == "checkpoint"]
+    assert steps == list(range(1, 17 if method == "ppo" else 7))
+    # in PPO's 16 steps of 4 updates: inside one, at the end of one, after a whole pass of one
+    for step in (1, 8, 14, 16) if method == "ppo" else (1, 3, 6):
         cut = killed_after(whole, step, tmp_path / f"cut-{step}")
         assert main(["run", str(cut)]) == 0, result(cut)["reason"]
         assert [e["step"] for e in events(cut) if e["kind"] == "resumed"] == [step]
@@ -167,6 +177,104 @@ def test_stopped_by_a_signal_in_any_phase_it_goes_on_and_ends_the_same(
     assert result(cut)["metrics"] == result(whole)["metrics"]
 
 
+@contextmanager
+def terminated_in_pass(number: int) -> Iterator[None]:
+    """Sends this process SIGTERM in the n-th pass that trains."""
+    seen = 0
+
+    def count(module: torch.nn.Module, _: Any) -> None:
+        nonlocal seen
+        if torch.is_grad_enabled() and isinstance(module, LlamaModel):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("method", ["sft", "reward", "dpo", "ppo"])
+def test_a_signal_between_two_groups_of_a_step_drops_the_step_and_ends_the_same(
+    method: str, tiny: Path, reward_adapter: str, tmp_path: Path
+) -> None:
+    # rows so short of room that a step is several passes; the signal comes in the middle of one
+    changes: dict[str, Any] = {"every": 0, "reward": reward_adapter, "row_budget": 64}
+    whole = make_run(tmp_path / "whole", asked(method, tiny, **changes), **files(method))
+    assert main(["run", str(whole)]) == 0
+    cut = make_run(tmp_path / "cut", asked(method, tiny, **changes), **files(method))
+    stops = []
+    for number in (1, 3, 6, 7):
+        with terminated_in_pass(number):
+            assert main(["run", str(cut)]) == 75
+        stops.append(max([e["step"] for e in events(cut) if e["kind"] == "checkpoint"], default=0))
+    assert stops == sorted(stops)
+    assert stops[0] == 0, "the first step has several groups, and was dropped"
+    assert stops[-1] >= 3
+    assert main(["run", str(cut)]) == 0
+    assert [e for e in events(cut) if e["kind"] == "resumed"]
+    assert (cut / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert curve(cut) == curve(whole)
+    assert result(cut)["metrics"] == result(whole)["metrics"]
+
+
+def test_a_stop_inside_an_update_keeps_its_rollouts(
+    tiny: Path, reward_adapter: str, tmp_path: Path
+) -> None:
+    config = asked("ppo", tiny, every=3, reward=reward_adapter)
+    config["ppo"] |= {"kl_target": 0.5, "kl_horizon": 40, "normalize_rewards": True}
+    whole = make_run(tmp_path / "whole", config, prompts=PROMPTS)
+    assert main(["run", str(whole)]) == 0
+    first = curve(whole)
+    assert len({values["kl/coef"] for values in first.values()}) == 4
+    assert all(values["reward/scale"] > 0 for values in first.values())
+    # step 6 of 16: the second update of 4 minibatches, two of them done
+    cut = killed_after(whole, 6, tmp_path / "cut")
+    (state,) = cut.glob("attempts/*/checkpoints/step-00000006/state.json")
+    position = json.loads(state.read_text(encoding="utf-8"))
+    assert (position["update"], position["minibatches"]) == (1, 2)
+    assert position["scale"]["count"] == 8
+    assert main(["run", str(cut)]) == 0
+    assert (cut / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert curve(cut) == curve(whole)
+
+
+def test_an_attempt_keeps_its_newest_checkpoints_and_leaves_others_alone(
+    tiny: Path, tmp_path: Path
+) -> None:
+    config = asked("dpo", tiny) | {"checkpoint_keep": 2}
+    whole = make_run(tmp_path / "whole", config, train=PAIRS)
+    assert main(["run", str(whole), "--attempt", "one"]) == 0
+    folder = whole / "attempts" / "one" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000005", "step-00000006"]
+    removed = [e["step"] for e in events(whole) if e["kind"] == "checkpoint_removed"]
+    assert removed == [1, 2, 3, 4]
+    for left in ("result.json", "adapter"):
+        (whole / left).unlink()
+    shutil.rmtree(folder / "step-00000006")
+    assert main(["run", str(whole), "--attempt", "two"]) == 0
+    assert [path.name for path in folder.iterdir()] == ["step-00000005"]
+
+
+def test_a_checkpoint_says_what_it_is_of(tiny: Path, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", asked("dpo", tiny, every=6), train=PAIRS)
+    assert main(["run", str(folder), "--attempt", "one"]) == 0
+    (event,) = (e for e in events(folder) if e["kind"] == "checkpoint")
+    path = folder / event["path"]
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    assert event["path"] == "attempts/one/checkpoints/step-00000006"
+    assert event["sha256"] == sha256_of_file(path / "manifest.json")
+    assert event["bytes"] == sum(file.stat().st_size for file in path.iterdir())
+    assert (manifest["attempt"], manifest["step"]) == ("one", 6)
+    inputs = folder / "attempts" / "inputs.json"
+    assert manifest["inputs_sha256"] == sha256_of_file(inputs)
+    assert manifest["data_sha256"] == result(folder)["data_sha256"]
+    for name, facts in manifest["files"].items():
+        assert facts["sha256"] == sha256_of_file(path / name)
+
+
 def test_evaluation_and_sampling_stop_for_a_signal_and_start_again(
     tiny: Path, reward_adapter: str, tmp_path: Path
 ) -> None:
@@ -227,14 +335,16 @@ def test_the_same_attempt_replaces_its_own_damaged_checkpoint(tiny: Path, tmp_pa
     assert all(json.loads(line) for line in lines[:torn] + lines[torn + 1 :])
 
 
-def test_a_checkpoint_of_other_data_is_not_used(tiny: Path, tmp_path: Path) -> None:
-    whole = make_run(tmp_path / "whole", asked("dpo", tiny), train=PAIRS)
+def test_the_clock_asks_for_checkpoints_too(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = asked("dpo", tiny, every=0, checkpoint_every_s=1e-6)
+    monkeypatch.setattr(steps, "SAVING_SHARE", 0)
+    whole = make_run(tmp_path / "whole", config, train=PAIRS)
     assert main(["run", str(whole)]) == 0
-    cut = killed_after(whole, 2, tmp_path / "cut")
-    with (cut / "data" / "train.jsonl").open("a", encoding="utf-8") as out:
-        out.write(json.dumps(preference_row(50)) + "\n")
-    assert main(["run", str(cut)]) == 0
-    warnings = [e["message"] for e in events(cut) if e["kind"] == "warning"]
-    assert len(warnings) == 2
-    assert all("other data" in message for message in warnings)
-    assert not [e for e in events(cut) if e["kind"] == "resumed"]
+    saved = [event["step"] for event in events(whole) if event["kind"] == "checkpoint"]
+    assert saved == list(range(1, max(curve(whole)) + 1))
+    quiet = make_run(tmp_path / "quiet", config | {"checkpoint_every_s": 0.0}, train=PAIRS)
+    assert main(["run", str(quiet)]) == 0
+    assert not [event for event in events(quiet) if event["kind"] == "checkpoint"]
+    assert (quiet / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+from django.conf import settings
 from django.utils import timezone
 
 from annotate.models import Answer, Project, PromptSet, PromptSetEntry, Snapshot
 from annotate.services.freezing import freeze_snapshot
 from rlhf_platform.accounts.models import Workspace
 from tests.factories import make_annotator, make_comparison, make_judgment, make_prompt
-from training.models import Job, ModelVersion, Round, Run, RunEvent, RunMetric
+from training.models import (
+    Job,
+    JobAttempt,
+    ModelVersion,
+    Round,
+    Run,
+    RunCheckpoint,
+    RunEvent,
+    RunMetric,
+)
 
 BEGIN = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 BASE = {"source": "demo", "revision": None, "dtype": "float32", "quantization": "nf4"}
@@ -97,6 +110,33 @@ def make_run(round: Round, *, stage: str = "policy", state: str = "running", **j
         **job,
     )
     return run
+
+
+def make_attempt(job: Job, number: int = 1, **fields: Any) -> JobAttempt:
+    """An attempt that was lost, unless the fields say otherwise (`ended_at=None`: at work)."""
+    if "ended_at" not in fields:
+        fields = {"ended_at": timezone.now(), "outcome": "lost", **fields}
+    return JobAttempt.objects.create(job=job, number=number, token=uuid4(), **fields)
+
+
+def make_checkpoint(run: Run, attempt: JobAttempt, step: int) -> RunCheckpoint:
+    """A checkpoint that verifies with its row, as an engine and a forwarder leave them."""
+    path = f"attempts/{attempt.token.hex}/checkpoints/step-{step:08d}"
+    folder = Path(settings.RUNS_DIR) / run.folder / path
+    folder.mkdir(parents=True)
+    (folder / "tensors.safetensors").write_bytes(b"weights")
+    files = {"tensors.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps({"step": step, "files": files}))
+    return RunCheckpoint.objects.create(
+        run=run, attempt=attempt.number, step=step, path=path, sha256="ab" * 32, size_bytes=7
+    )
+
+
+def write_attempt_file(run: Run, attempt: JobAttempt, name: str, text: str) -> Path:
+    path = Path(settings.RUNS_DIR) / run.folder / "attempts" / attempt.token.hex / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def make_event(run: Run, seq: int, kind: str, *, attempt: int = 1, **body: object) -> RunEvent:

@@ -133,7 +133,7 @@ def test_a_database_that_is_away_fails_no_finished_run(run: Run) -> None:
         raise OperationalError("the database is away")
 
     with connection.execute_wrapper(away), pytest.raises(OperationalError):
-        succeed(claim, run, read_result(folder) or {})
+        succeed(claim, read_result(folder) or {})
     assert (
         Job.objects.get(run=run).state == State.RUNNING
     )  # its lease ends; the next try takes over

@@ -51,7 +51,7 @@ def test_each_question_is_answered(
     assert "n = 8; fair is 50 %" in page
     assert "needs 20 judgments made here" in page
     assert "400" in page  # Bob: 4 judgments in 36 s is 400 an active hour
-    assert "The run folder could not be written." in page
+    assert "The disk had no room, or could not be written." in page
     assert "1 min 15 s" in page
 
 

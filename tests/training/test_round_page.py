@@ -120,7 +120,7 @@ def test_a_failed_round_says_why_and_what_to_do(people: People, client: Client) 
     page = client.get(f"/rounds/{round.pk}/").content.decode()
     assert "It ran out of memory." in page
     assert "the process was killed" in page
-    assert "smaller row_budget" in page
+    assert "settings that need less" in page
     assert "round.js" not in page
     client.post(f"/rounds/{round.pk}/retry")
     assert Job.objects.get(run=run).state == Job.State.QUEUED

@@ -16,7 +16,7 @@ from rlhf_platform.accounts.api.endpoint import Endpoint, Nothing, Strict
 from training.api.settings_field import SettingsField
 from training.models import Job, ModelVersion, Round, Run
 from training.selectors.rounds import comparisons_opened, round_progress
-from training.services.launching import launch_round
+from training.services.launching import MAX_KEY, launch_round
 from training.services.promoting import promote_round, reject_round
 from training.services.rounds import cancel_round, retry_round
 
@@ -78,6 +78,11 @@ class RoundIn(Strict):
     config = SettingsField(
         required=False, help_text='By stage, e.g. {"policy": {"optim": {"lr": 1e-4}}}'
     )
+    idempotency_key = serializers.CharField(
+        required=False,
+        max_length=MAX_KEY,
+        help_text="Sent again with it, nothing is launched twice",
+    )
 
 
 class ProgressOfRoundOut(serializers.Serializer[Any]):
@@ -107,9 +112,13 @@ class Rounds(Endpoint):
         body=RoundIn,
         gives=RoundDetailOut,
         status=201,
+        also={200: RoundDetailOut},
+        problems=[409],
     )
     def post(self, request: Request) -> Response:
         asked = self.body(RoundIn)
+        key = asked.get("idempotency_key", "")
+        repeated = key and rounds_of(self).filter(launch_key=key).exists()
         versions = ModelVersion.objects.all()
         reward = asked.get("reward_version")
         launched = launch_round(
@@ -123,8 +132,10 @@ class Rounds(Endpoint):
             reward_version=self.named("reward_version", versions, pk=reward) if reward else None,
             config=asked.get("config"),
             actor=self.person,
+            launch_key=key,
         )
-        return shown(self, launched.pk, status.HTTP_201_CREATED)
+        code = status.HTTP_200_OK if repeated else status.HTTP_201_CREATED
+        return shown(self, launched.pk, code)
 
 
 class OneRound(Endpoint):

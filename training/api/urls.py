@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from training.api import rounds, runs, sampling, versions
+from training.api import jobs, rounds, runs, sampling, versions
 
 api_urlpatterns = [
     path("rounds", rounds.Rounds.as_view()),
@@ -15,6 +15,11 @@ api_urlpatterns = [
     path("runs/<int:pk>", runs.OneRun.as_view()),
     path("runs/<int:pk>/events", runs.RunEvents.as_view()),
     path("runs/<int:pk>/metrics", runs.RunMetrics.as_view()),
+    path("jobs", jobs.Jobs.as_view()),
+    path("jobs/<int:pk>", jobs.OneJob.as_view()),
+    path("jobs/<int:pk>/cancel", jobs.Cancel.as_view()),
+    path("jobs/<int:pk>/retry", jobs.Retry.as_view()),
+    path("queues", jobs.Queues.as_view()),
     path("samplings", sampling.Samplings.as_view()),
     path("versions", versions.Versions.as_view()),
     path("versions/<int:pk>", versions.OneVersion.as_view()),

@@ -4,14 +4,16 @@ python -m training.engine run RUN_DIR      train, evaluate or sample as RUN_DIR/
 python -m training.engine sample ...       answer a file of prompts without writing a config
 
 Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json); 2 wrong usage;
-75 interrupted, and `run` with the same folder goes on from the checkpoint.
+74 the disk is full and 75 interrupted: `run` with the same folder goes on from the checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
+import os
 import resource
 import sys
 import time
@@ -20,14 +22,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.engine.errors import ConfigError, EngineError, Interrupted
-from training.engine.rundir import RunDir, read_rows, write_file, write_result
+from training.engine.causes import NO_SPACE, REFUSED, cause_of, in_words
+from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
+from training.engine.files import write_file
+from training.engine.rundir import RunDir, make_attempt, publish_result, read_rows
 from training.engine.tether import EXIT_INTERRUPTED, tie
 
 # It asks people to install `kernels`, which fetches code at run time and is kept out of the locks.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 EXIT_DONE, EXIT_FAILED = 0, 1
+#: Exit status of a run that lacks room on a disk, and goes on once there is some.
+EXIT_NO_SPACE = 74
+#: What an attempt says that trained to the end and found the run ended by another.
+TOO_LATE = "another attempt ended this run first; its result stands, and nothing of it was changed"
 
 #: The module of each method; imported only when it runs, because they bring torch.
 METHODS = {
@@ -49,13 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if status == EXIT_DONE:
                 print(f"answers: {folder / 'samples.jsonl'}")
             elif status == EXIT_INTERRUPTED:
-                print(f"go on with: python -m training.engine run {folder}", file=sys.stderr)
+                say(f"go on with: python -m training.engine run {folder}")
             return status
         return run_folder(
             options.run_dir, options.attempt, options.heartbeat_fd, options.patience_s
         )
+    except OutOfSpaceError as error:
+        say(f"{error}")
+        return EXIT_NO_SPACE
     except EngineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        say(f"{type(error).__name__}: {error}")
         return EXIT_FAILED
 
 
@@ -65,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         description="Trains, evaluates and samples from a run folder; knows nothing of Django.",
         epilog="The folder's layout: docs/reference/run-directory.md. "
         "Exit status: 0 done, 1 refused or failed (result.json says why), 2 wrong usage, "
-        "75 interrupted and resumable.",
+        "74 the disk is full and 75 interrupted, both resumable.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
@@ -172,44 +183,64 @@ def run_folder(
     try:
         run = RunDir(path, attempt)
     except ConfigError as error:
-        refuse_config(path, f"{error}")
+        refuse_config(path, attempt, f"{error}")
         raise
     try:
-        module = importlib.import_module(METHODS[run.config.method])
-        found = module.train(run)
+        from training.engine.inputs import compare_inputs
+
+        compare_inputs(run)
+        found = importlib.import_module(METHODS[run.config.method]).train(run)
+        return publish(run, started, status="done", reason=None, cause=None, **found)
     except Interrupted as pause:
+        say(f"{pause}")
         run.events.write("end", status="interrupted")
-        print(pause, file=sys.stderr)
         return EXIT_INTERRUPTED
-    except EngineError as error:
-        publish(run, started, status="refused", reason=f"{error}")
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_FAILED
     except Exception as error:
-        # Not one of ours: a bug or a failing library. The traceback is for whoever mends it, the
-        # sentence for the person; re-raising would leave the folder without a result.
-        reason = f"{type(error).__name__}: {error}"
-        trace = run.attempt_path / "traceback.txt"
+        return give_up(run, started, error)
+
+
+def give_up(run: RunDir, started: float, error: Exception) -> int:
+    """Tell why, in the result and on stderr; without a result where only room is missing."""
+    cause = cause_of(error)
+    reason = in_words(error, cause)
+    if cause == NO_SPACE:
+        raise OutOfSpaceError(reason) from error
+    if cause == REFUSED:
+        say(f"{type(error).__name__}: {reason}")
+        return publish(run, started, status="refused", reason=reason, cause=cause)
+    # Not one of ours: a bug, a failing library, too little memory. The traceback is for whoever
+    # mends it, the sentence for the person; re-raising would leave the folder without a result.
+    trace = run.attempt_path / "traceback.txt"
+    with contextlib.suppress(EngineError):
         write_file(trace, "".join(traceback.format_exception(error)))
-        print(f"{reason} (not expected; traceback: {trace})", file=sys.stderr)
-        publish(run, started, status="failed", reason=reason)
-        return EXIT_FAILED
-    publish(run, started, status="done", reason=None, **found)
-    return EXIT_DONE
+    say(f"{reason} (traceback: {trace})")
+    return publish(run, started, status="failed", reason=reason, cause=cause)
 
 
-def refuse_config(path: Path, reason: str) -> None:
+def say(text: str) -> None:
+    """A line on stderr; where the disk that holds it is full, the exit status has to do."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+
+
+def refuse_config(path: Path, attempt: str | None, reason: str) -> None:
     """result.json for a config that names no run: all that is known is why."""
     if not (path / "result.json").exists():
-        nothing = {"steps": 0, "rows": 0, "metrics": {}, "adapter": None, "versions": {}}
-        write_result(path, {"status": "refused", "method": None, "reason": reason, **nothing})
+        nothing: dict[str, Any] = {"steps": 0, "rows": 0, "metrics": {}, "versions": {}}
+        result = {"status": "refused", "method": None, "reason": reason, "cause": REFUSED}
+        publish_result(make_attempt(path.resolve(), attempt), result | nothing)
 
 
-def publish(run: RunDir, started: float, *, status: str, reason: str | None, **found: Any) -> None:
-    from training.engine.preflight import versions
+def publish(
+    run: RunDir, started: float, *, status: str, reason: str | None, cause: str | None, **found: Any
+) -> int:
+    """Make this attempt's end the run's, unless another was first. Returns the exit status."""
+    from training.engine.inputs import versions
 
-    result: dict[str, Any] = {"status": status, "method": run.config.method, "reason": reason}
-    result |= {"steps": 0, "rows": 0, "metrics": {}, "adapter": None} | found
+    result: dict[str, Any] = {"status": status, "method": run.config.method}
+    result |= {"reason": reason, "cause": cause, "steps": 0, "rows": 0, "metrics": {}} | found
     result |= {
         "seconds": round(time.monotonic() - started, 2),
         "peak_mb": round(peak_mb(), 1),
@@ -217,9 +248,15 @@ def publish(run: RunDir, started: float, *, status: str, reason: str | None, **f
         "config_sha256": run.config_sha256,
         "data_sha256": run.data_sha256(),
     }
-    write_result(run.path, result)
-    run.events.write("end", status=status)
-    run.events.close()
+    won = publish_result(run.attempt_path, result)
+    with contextlib.suppress(OutOfSpaceError):  # the result is safe, and says the same
+        if not won:
+            run.events.warning("too_late", TOO_LATE)
+        run.events.write("end", status=status if won else "too_late")
+    if not won:
+        say(TOO_LATE)
+        return EXIT_INTERRUPTED
+    return EXIT_DONE if status == "done" else EXIT_FAILED
 
 
 def peak_mb() -> float:

@@ -213,7 +213,13 @@ class PPOConfig:
     minibatch_size: int = 4
     """Episodes per optimizer step."""
     kl_coef: float = 0.05
-    """Weight of the per-token KL to the reference in the reward."""
+    """Weight of the per-token KL to the reference in the reward; if adaptive, its start."""
+    kl_target: float | None = None
+    """Adapt kl_coef so that the KL per response stays near this (nats); fixed by default."""
+    kl_horizon: int = 10_000
+    """Episodes over which the adaptive kl_coef may change by a factor of about e^0.2."""
+    normalize_rewards: bool = False
+    """Divide scores by their running standard deviation (their mean stays)."""
     cliprange: float = 0.2
     """How far the probability ratio may leave 1."""
     cliprange_value: float = 0.2
@@ -244,6 +250,13 @@ class PPOConfig:
             check(1 <= value <= 100_000, f"ppo.{name}", value, "1 to 100000")
         check(self.eval_prompts >= 1, "ppo.eval_prompts", self.eval_prompts, "1 or more")
         check(self.temperature > 0.0, "ppo.temperature", self.temperature, "above 0")
+        check(
+            self.kl_target is None or self.kl_target > 0.0,
+            "ppo.kl_target",
+            self.kl_target,
+            "above 0, or null",
+        )
+        check(self.kl_horizon >= 1, "ppo.kl_horizon", self.kl_horizon, "1 or more")
         for name in ("kl_coef", "vf_coef", "missing_eos_penalty"):
             value = getattr(self, name)
             check(value >= 0.0, f"ppo.{name}", value, "0 or more")
@@ -338,7 +351,11 @@ class RunConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     checkpoint_every: int = 0
-    """Optimizer steps between checkpoints; 0 writes one only when interrupted."""
+    """Optimizer steps between checkpoints; 0 leaves them to the clock."""
+    checkpoint_every_s: float = 120.0
+    """Seconds between checkpoints, each at the next step; 0 leaves them to the count of steps."""
+    checkpoint_keep: int = 2
+    """How many of its checkpoints an attempt keeps, the newest ones; 0 keeps all."""
     sft: SFTConfig | None = None
     reward: RewardConfig | None = None
     dpo: DPOConfig | None = None
@@ -347,12 +364,19 @@ class RunConfig:
     sample: SampleConfig | None = None
 
     def __post_init__(self) -> None:
-        check(self.schema == SCHEMA, "schema", self.schema, f"{SCHEMA} (made by another version?)")
+        check(self.schema == SCHEMA, "schema", self.schema, f"{SCHEMA}")
         check(self.method in METHODS, "method", self.method, ", ".join(METHODS))
         check(0 <= self.seed < 2**63, "seed", self.seed, "0 up to 2**63 - 1")
         check(1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
         check(64 <= self.row_budget <= 1_000_000, "row_budget", self.row_budget, "64 to 1000000")
         check(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "0 or more")
+        check(
+            self.checkpoint_every_s >= 0.0,
+            "checkpoint_every_s",
+            self.checkpoint_every_s,
+            "0 or more",
+        )
+        check(self.checkpoint_keep >= 0, "checkpoint_keep", self.checkpoint_keep, "0 or more")
         given = [name for name in METHODS if getattr(self, name) is not None]
         check(
             given == [self.method], "method sections", given, f"the section {self.method!r} alone"
@@ -372,6 +396,13 @@ def from_dict(data: Any) -> RunConfig:
     """A validated RunConfig from parsed JSON. Raises ConfigError naming what is wrong."""
     if not isinstance(data, dict):
         raise ConfigError("config.json must hold one JSON object")
+    schema = data.get("schema", SCHEMA)
+    if isinstance(schema, int) and schema > SCHEMA:
+        # said before its fields are looked at, which this version may not know
+        raise ConfigError(
+            f"schema is {schema}, and this code knows up to {SCHEMA}: the run was made by a newer "
+            "version; go on with that one"
+        )
     method = data.get("method")
     if method in METHODS and method != "ppo":
         data = {

@@ -113,7 +113,7 @@ def train(run: RunDir) -> dict[str, Any]:
     assert config.dpo is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(config.base, gradient_checkpointing=config.gradient_checkpointing)
+    base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
     pairs = encode_pairs(base, run.rows(config.data.train), config.data, run.events, "train")
     held_out = test_pairs(run, base)
 
@@ -151,6 +151,7 @@ def train(run: RunDir) -> dict[str, Any]:
             losses, margins = torch.zeros(len(batch)), torch.zeros(len(batch))
             seen = torch.zeros(len(batch), 2)
             for group in pack([pair.tree for pair in chosen], packing):
+                steps.raise_if_stopped()
                 # 1. the policy's log-probs of both responses, in one packed pass
                 indices, logps = group_logps(base, group)
                 rows = [batch[i] for i in indices]
@@ -191,15 +192,21 @@ def train(run: RunDir) -> dict[str, Any]:
             }
             run.events.metrics(steps.step, values | taken)
             steps.progress()
-            steps.pause_if_asked(state=kept)
+            steps.reached(kept)
 
         if held_out:
             run.events.write("phase", name="evaluate")
-            with steps.weights_at_rest(state=kept):
+            with steps.weights_at_rest():
                 after = held_out_margins(
                     base, held_out, held_out_refs, packing, beta=config.dpo.beta
                 )
             metrics |= accuracy_after(after, held_out)
     run.events.write("phase", name="save")
-    base.save_adapter(ADAPTER, run.path / "adapter")
-    return {"steps": steps.step, "rows": len(used), "metrics": metrics, "adapter": "adapter"}
+    adapter = run.attempt_path / "adapter"
+    base.save_adapter(ADAPTER, adapter)
+    return {
+        "steps": steps.step,
+        "rows": len(used),
+        "metrics": metrics,
+        "adapter": run.name_of(adapter),
+    }

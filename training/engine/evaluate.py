@@ -33,7 +33,7 @@ def train(run: RunDir) -> dict[str, Any]:
     assert settings is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(config.base)
+    base = load_base(run.base)
     pairs = test_pairs(run, base)
     if not pairs:
         raise DataError(f"{config.data.test} is missing or empty: there is nothing to measure on")

@@ -30,14 +30,14 @@ from transformers import (
 
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.errors import BaseModelError
+from training.engine.files import cannot_write, publish_folder, require_space
 from training.engine.quantization import (
     keep_differentiable,
     quantization_config,
     require_quantized,
 )
-from training.engine.rundir import publish_folder, require_space
 from training.engine.saved_adapters import saved_lora, saved_tensors
-from training.engine.sources import locate
+from training.engine.sources import locate, not_loaded
 
 
 def pick_device() -> torch.device:
@@ -244,13 +244,16 @@ class Base:
         config["base_model_name_or_path"] = self.config.source
         config["modules_to_save"] = ["score"] if extra else None
         beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-        beside.mkdir()
         try:
+            beside.mkdir()
             save_file({**tensors, **extra}, beside / "adapter_model.safetensors")
             text = json.dumps(config, indent=2, sort_keys=True, default=as_json)
             (beside / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
             self._save_tokenizer(beside, distinct_pad=bool(extra))
+            shutil.rmtree(folder, ignore_errors=True)  # of this attempt, started a second time
             publish_folder(beside, folder)
+        except (OSError, SafetensorError) as error:
+            raise cannot_write(folder, error, size) from error
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -349,12 +352,7 @@ def load_base(config: BaseConfig, *, gradient_checkpointing: bool = False) -> Ba
             attn_implementation="sdpa",
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise BaseModelError(
-            f"the base {config.source!r} could not be loaded: {reason} "
-            "(use demo, a local folder with safetensors, a .gguf file, or a Hub id that this "
-            "machine can reach)"
-        ) from error
+        raise not_loaded(config.source, error) from error
     if tokenizer.chat_template is None:
         raise BaseModelError(
             f"the tokenizer of {config.source!r} has no chat template, so turns cannot be told "

@@ -12,11 +12,13 @@ Follows Schulman et al. 2017 (arXiv 1707.06347) and Huang et al. 2024 (arXiv 240
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import cycle, islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from training.engine.advantages import (
     approximate_kl,
@@ -31,7 +33,9 @@ from training.engine.advantages import (
     whiten,
 )
 from training.engine.batching import Packing, pack
+from training.engine.checkpoint import Checkpoint
 from training.engine.config import PPOConfig
+from training.engine.controllers import KLController, RunningScale
 from training.engine.data import Branch, PromptRow, Tree, encode_prompts
 from training.engine.dpo import ADAPTER, add_policy
 from training.engine.errors import StepZeroError
@@ -55,7 +59,7 @@ def train(run: RunDir) -> dict[str, Any]:
     assert ppo is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(config.base, gradient_checkpointing=config.gradient_checkpointing)
+    base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
     rows = run.rows(config.data.prompts)
     prompts = encode_prompts(base, rows, config.data, run.events, max_new_tokens=ppo.max_new_tokens)
     reference = add_policy(run, base)
@@ -82,6 +86,10 @@ def train(run: RunDir) -> dict[str, Any]:
     run.events.write("phase", name="measure")
     checkpoint = steps.resume()
     packing = Packing(config.row_budget, shared=True)
+    kl_weight = KLController(ppo.kl_coef, ppo.kl_target, ppo.kl_horizon)
+    scale = RunningScale()
+    begun: Begun | None = None
+    first = 0
     if checkpoint is None:
         before = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
         packing = choose_packing(run, base, [*before.trees, *longest_trees(prompts, ppo)])
@@ -90,58 +98,76 @@ def train(run: RunDir) -> dict[str, Any]:
             "reward_before": before.scores.mean().item(),
             "kl_before": before.kl().mean().item(),
         }
-        first = 0
     else:
-        kept = {key: checkpoint.state[key] for key in ("reward_before", "kl_before")}
-        packing = Packing(config.row_budget, shared=bool(checkpoint.state["shared"]))
-        first = checkpoint.step
+        state = checkpoint.state
+        kept = {key: state[key] for key in ("reward_before", "kl_before")}
+        packing = Packing(config.row_budget, shared=bool(state["shared"]))
+        first = int(state["update"])
+        kl_weight.coef = state["kl_coef"]
+        scale = RunningScale(**state["scale"])
+        if "minibatches" in state:
+            begun = Begun.restored(checkpoint, [prompts[index] for index in order[first]])
+
+    def carried(update: int) -> dict[str, Any]:
+        """What goes on from update to update, for a checkpoint."""
+        adapted = {"kl_coef": kl_weight.coef, "scale": asdict(scale)}
+        return kept | adapted | {"shared": packing.shared, "update": update}
 
     run.events.write("phase", name="train")
     for update in range(first, ppo.updates):
         chosen = [prompts[index] for index in order[update]]
-        # 1. roll out and 2. score: answers of the policy, the reward adapter's score of each
-        state = kept | {"shared": packing.shared}
-        with steps.weights_at_rest(update, state):
-            rollouts = roll_out(
-                base, chosen, packing, seed=config.seed * 1_000_003 + update, **parts
+        if begun is None:
+            # 1. roll out and 2. score: answers of the policy, the reward adapter's score of each
+            with steps.weights_at_rest():
+                rollouts = roll_out(
+                    base, chosen, packing, seed=config.seed * 1_000_003 + update, **parts
+                )
+            scores = rollouts.scores
+            if ppo.normalize_rewards:
+                scale.add(scores.tolist())
+                scores = scores / scale.std
+            # 3. rewards: the score at the last token, minus the KL to the reference at every token
+            rewards = kl_shaped_rewards(
+                rollouts.logps,
+                rollouts.ref_logps,
+                scores,
+                rollouts.lengths,
+                rollouts.finished,
+                kl_coef=kl_weight.coef,
+                missing_eos_penalty=ppo.missing_eos_penalty,
             )
-        mask = rollouts.mask
-        # 3. rewards: the score at the last token, minus the KL to the reference at every token
-        rewards = kl_shaped_rewards(
-            rollouts.logps,
-            rollouts.ref_logps,
-            rollouts.scores,
-            rollouts.lengths,
-            rollouts.finished,
-            kl_coef=ppo.kl_coef,
-            missing_eos_penalty=ppo.missing_eos_penalty,
-        )
-        if ppo.whiten_rewards:
-            rewards = whiten(rewards, mask, shift_mean=False)
-        # 4. advantages and returns
-        advantages, returns = generalized_advantages(
-            rewards, rollouts.values, mask, gamma=ppo.gamma, lam=ppo.lam
-        )
-        advantages = whiten(advantages, mask)
+            if ppo.whiten_rewards:
+                rewards = whiten(rewards, rollouts.mask, shift_mean=False)
+            # 4. advantages and returns
+            advantages, returns = generalized_advantages(
+                rewards, rollouts.values, rollouts.mask, gamma=ppo.gamma, lam=ppo.lam
+            )
+            begun = Begun(rollouts, whiten(advantages, rollouts.mask), returns)
         # 5. update: clipped policy and value losses over shuffled minibatches
         values = update_policy(
-            run, base, value_head, steps, rollouts, advantages, returns, packing, update=update
+            run, base, value_head, steps, begun, packing, update=update, carried=carried(update)
         )
-        # 6. log, save
-        values |= rollouts.metrics()
+        # 6. log, adapt, save
+        rollouts = begun.rollouts
+        values |= rollouts.metrics() | {"kl/coef": kl_weight.coef}
+        if ppo.normalize_rewards:
+            values["reward/scale"] = scale.std
         values["value/explained_variance"] = explained_variance(
-            rollouts.values, returns, mask
+            rollouts.values, begun.returns, rollouts.mask
         ).item()
         run.events.metrics(update + 1, values)
         show_sample(run, base, chosen, rollouts, step=update + 1)
         run.events.write("progress", step=update + 1, total_steps=ppo.updates)
-        steps.pause_if_asked(update + 1, state=state)
+        kl_weight.update(values["kl/to_reference"], episodes=len(chosen))
+        begun = None
+        steps.reached(carried(update + 1))
 
     run.events.write("phase", name="evaluate")
-    with steps.weights_at_rest(ppo.updates, kept | {"shared": packing.shared}):
+    with steps.weights_at_rest():
         after = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
     run.events.write("phase", name="save")
-    base.save_adapter(ADAPTER, run.path / "adapter")
+    adapter = run.attempt_path / "adapter"
+    base.save_adapter(ADAPTER, adapter)
     metrics = {
         "reward/mean_before": kept["reward_before"],
         "reward/mean_after": after.scores.mean().item(),
@@ -151,7 +177,43 @@ def train(run: RunDir) -> dict[str, Any]:
         "eos/rate": after.finished.float().mean().item(),
     }
     episodes = ppo.updates * ppo.episodes_per_update
-    return {"steps": ppo.updates, "rows": episodes, "metrics": metrics, "adapter": "adapter"}
+    return {
+        "steps": ppo.updates,
+        "rows": episodes,
+        "metrics": metrics,
+        "adapter": run.name_of(adapter),
+    }
+
+
+@dataclass
+class Begun:
+    """An update and how far it is: its rollouts, the minibatches done, their figures summed."""
+
+    rollouts: Rollouts
+    advantages: Tensor  # (B, T)
+    returns: Tensor  # (B, T)
+    minibatches: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        tensors = self.rollouts.tensors()
+        tensors |= {"advantages": self.advantages, "returns": self.returns}
+        return {f"rollout/{name}": tensor for name, tensor in tensors.items()}
+
+    @classmethod
+    def restored(cls, checkpoint: Checkpoint, prompts: Sequence[PromptRow]) -> Begun:
+        tensors = {
+            name.removeprefix("rollout/"): tensor
+            for name, tensor in checkpoint.tensors.items()
+            if name.startswith("rollout/")
+        }
+        return cls(
+            Rollouts.restored(tensors, prompts),
+            tensors["advantages"],
+            tensors["returns"],
+            minibatches=int(checkpoint.state["minibatches"]),
+            sums=dict(checkpoint.state["sums"]),
+        )
 
 
 def update_policy(
@@ -159,24 +221,26 @@ def update_policy(
     base: Base,
     value_head: ScalarHead,
     steps: Steps,
-    rollouts: Rollouts,
-    advantages: torch.Tensor,
-    returns: torch.Tensor,
+    begun: Begun,
     packing: Packing,
     *,
     update: int,
+    carried: Mapping[str, Any],
 ) -> dict[str, float]:
     """`epochs` passes over the rollouts in minibatches. Returns the update's mean metrics."""
     ppo = run.config.ppo
     assert ppo is not None  # noqa: S101 - the config guarantees it
+    rollouts, sums = begun.rollouts, begun.sums
+    tensors = begun.tensors()
     width = rollouts.logps.shape[1]
-    sums: dict[str, float] = {}
     taken: dict[str, float] = {}
     plan = batches(
         len(rollouts.trees), ppo.minibatch_size, ppo.epochs, seed=run.config.seed + 31 * update
     )
     with base.use(ADAPTER):
-        for minibatch in plan:
+        for minibatch in plan[begun.minibatches :]:
+            position = {"minibatches": begun.minibatches, "sums": dict(sums)}
+            steps.reached({**carried, **position}, tensors)
             n_tokens = int(rollouts.lengths[minibatch].sum())
             figures = {
                 "loss/policy": 0.0,
@@ -185,6 +249,7 @@ def update_policy(
                 "kl/update": 0.0,
             }
             for group in pack([rollouts.trees[i] for i in minibatch], packing):
+                steps.raise_if_stopped()
                 indices, logps, values = policy_tables(
                     base, value_head, group, width, ppo.temperature
                 )
@@ -192,12 +257,15 @@ def update_policy(
                 mask = length_mask(rollouts.lengths[rows], width).to(logps.device)
                 old_logps = rollouts.logps[rows].to(logps.device)
                 policy_tokens = policy_losses(
-                    logps, old_logps, advantages[rows].to(logps.device), cliprange=ppo.cliprange
+                    logps,
+                    old_logps,
+                    begun.advantages[rows].to(logps.device),
+                    cliprange=ppo.cliprange,
                 )
                 value_tokens = value_losses(
                     values,
                     rollouts.values[rows].to(logps.device),
-                    returns[rows].to(logps.device),
+                    begun.returns[rows].to(logps.device),
                     cliprange_value=ppo.cliprange_value,
                 )
                 share = mask.sum() / n_tokens
@@ -216,6 +284,7 @@ def update_policy(
             taken = steps.take(schedule_step=update)
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + value / len(plan)
+            begun.minibatches += 1
     return sums | taken
 
 

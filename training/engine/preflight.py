@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import torch
 
@@ -12,6 +11,7 @@ from training.engine.batching import Packing
 from training.engine.config import RunConfig
 from training.engine.data import Tree
 from training.engine.errors import StepZeroError
+from training.engine.inputs import record_inputs, versions
 from training.engine.logprobs import PACKING_TOLERANCE, own_log_prob_error, packing_error
 from training.engine.models import Base
 from training.engine.quantization import count_layers
@@ -23,13 +23,9 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 OWN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 
 
-def versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "peft", "bitsandbytes")
-    return {name: version(name) for name in packages}
-
-
 def announce(run: RunDir, base: Base, *, total_steps: int, rows: int, trainable: int) -> None:
-    """The start event: what is about to be trained, on what."""
+    """Bind the folder to what was read, and tell what is about to be trained, on what."""
+    record_inputs(run)
     run.events.write(
         "start",
         method=run.config.method,

@@ -87,7 +87,7 @@ def train(run: RunDir) -> dict[str, Any]:
     assert config.reward is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(config.base, gradient_checkpointing=config.gradient_checkpointing)
+    base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
     pairs = encode_pairs(base, run.rows(config.data.train), config.data, run.events, "train")
     held_out = test_pairs(run, base)
 
@@ -111,6 +111,7 @@ def train(run: RunDir) -> dict[str, Any]:
             chosen = [pairs[index] for index in batch]
             losses, margins = torch.zeros(len(batch)), torch.zeros(len(batch))
             for group in pack([pair.tree for pair in chosen], packing):
+                steps.raise_if_stopped()
                 indices, scores = group_scores(base, head, group)
                 # 2. Bradley-Terry loss, normalised by the whole batch
                 probabilities = torch.tensor([chosen[i].probability for i in indices])
@@ -143,20 +144,21 @@ def train(run: RunDir) -> dict[str, Any]:
             }
             run.events.metrics(steps.step, values | taken)
             steps.progress()
-            steps.pause_if_asked(state={"loss": loss_of_step})
+            steps.reached({"loss": loss_of_step})
 
         metrics = {"loss/train": loss_of_step}
         if held_out:
             run.events.write("phase", name="evaluate")
-            with steps.weights_at_rest(state={"loss": loss_of_step}):
+            with steps.weights_at_rest():
                 metrics |= held_out_metrics(base, head, held_out, packing)
     run.events.write("phase", name="save")
-    base.save_reward_adapter(ADAPTER, head, run.path / "adapter")
+    adapter = run.attempt_path / "adapter"
+    base.save_reward_adapter(ADAPTER, head, adapter)
     return {
         "steps": steps.step,
         "rows": len({i for batch in plan for i in batch}),
         "metrics": metrics,
-        "adapter": "adapter",
+        "adapter": run.name_of(adapter),
     }
 
 

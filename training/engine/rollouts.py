@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,10 @@ from training.engine.logprobs import row_states, token_logps
 from training.engine.models import Base, ScalarHead
 from training.engine.reward import tree_scores
 from training.engine.stopping import raise_if_stopped
+
+#: The tensors of `Rollouts`, and what an answer is made of when they are read back.
+TABLES = ("lengths", "finished", "scores", "logps", "ref_logps", "values")
+FACTS = ("tokens", "lengths", "finished", "seeds")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,25 @@ class Rollouts:
         """KL to the reference summed over each answer. Returns: (B,)"""
         tokens = approximate_kl(self.logps, self.ref_logps, estimator)  # type: ignore[arg-type]
         return torch.where(self.mask, tokens, 0.0).sum(dim=1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that `restored` needs, for a checkpoint in the middle of an update."""
+        tokens = torch.zeros(len(self.answers), self.logps.shape[1], dtype=torch.long)
+        for line, answer in zip(tokens, self.answers, strict=True):
+            line[: len(answer.tokens)] = torch.tensor(answer.tokens)
+        tables = {name: getattr(self, name) for name in TABLES}
+        return {"tokens": tokens, "seeds": torch.tensor([a.seed for a in self.answers]), **tables}
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor], prompts: Sequence[PromptRow]) -> Rollouts:
+        """The rollouts of `tensors`, which answered these prompts once each."""
+        facts = zip(*(tensors[key].tolist() for key in FACTS), strict=True)
+        answers = [
+            Generation(prompt, 0, tuple(tokens[:length]), finished, seed)
+            for prompt, (tokens, length, finished, seed) in enumerate(facts)
+        ]
+        trees = [Tree(prompts[a.prompt].tokens, (Branch(a.tokens),)) for a in answers]
+        return cls(answers, trees, **{name: tensors[name] for name in TABLES})
 
     def metrics(self) -> dict[str, float]:
         return {

@@ -5,63 +5,30 @@ See docs/reference/run-directory.md. Holds no torch, so that services may use it
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from training.engine.config import RunConfig, config_digest, from_dict
-from training.engine.errors import ConfigError, DataError, OutOfSpaceError, RunFolderError
+from training.engine.errors import ConfigError, DataError, RunFolderError
+from training.engine.files import (
+    cannot_write,
+    link_once,
+    point_to,
+    sha256_of_file,
+    sync_folder,
+    write_file,
+)
 
 Row = dict[str, Any]
-
-
-def require_space(folder: Path, needed_bytes: int, what: str) -> None:
-    """Raise OutOfSpaceError unless the disk of `folder` has room for `needed_bytes`."""
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes:
-        raise OutOfSpaceError(
-            f"{what} needs {needed_bytes / 1e6:.0f} MB in {folder}, "
-            f"which has {free / 1e6:.0f} MB left; make room and try again"
-        )
-
-
-def write_file(path: Path, text: str) -> None:
-    """Write beside, flush to disk, rename: a reader sees the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with beside.open("w", encoding="utf-8", newline="\n") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OutOfSpaceError(f"{path} could not be written: {error.strerror or error}") from error
-
-
-def publish_folder(beside: Path, final: Path) -> None:
-    """Make every file of `beside` durable, then give the folder its final name."""
-    for path in sorted(beside.rglob("*")):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-    os.replace(beside, final)
-
-
-def sha256_of_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while chunk := handle.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -96,6 +63,7 @@ class EventWriter:
     def __init__(self, path: Path) -> None:
         earlier = path.read_bytes() if path.exists() else b""
         self._seq = len(earlier.splitlines())
+        self._size = len(earlier)
         self._path = path
         self._handle: IO[bytes] = path.open("ab", buffering=0)
         if earlier and not earlier.endswith(b"\n"):  # a line that a crash cut stays alone
@@ -108,14 +76,23 @@ class EventWriter:
         self._seq += 1
 
     def _append(self, line: bytes) -> None:
+        """The whole line, or none of it."""
         try:
             written = self._handle.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise OutOfSpaceError(
-                f"{self._path} could not be written: {error.strerror}; make room and start again"
-            ) from error
-        if written != len(line):
-            raise OutOfSpaceError(f"{self._path} has no room left; make room and start again")
+            with contextlib.suppress(OSError):
+                self._handle.truncate(self._size)
+            raise cannot_write(self._path, error) from error
+        self._size += len(line)
+
+    def sync(self) -> None:
+        """What was written outlives a power cut; called before a checkpoint that is newer."""
+        try:
+            os.fsync(self._handle.fileno())
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """One point of each curve. What is not a number cannot be drawn: it is named instead."""
@@ -133,10 +110,10 @@ class EventWriter:
 
 
 class RunDir:
-    """One run folder and the attempt that may write to it."""
+    """One run folder and the attempt that may write to it, inside a folder of its own."""
 
     def __init__(self, path: Path, attempt: str | None = None) -> None:
-        """Raises RunFolderError for a folder that is missing, finished, or another config's."""
+        """Raises RunFolderError for a folder that is missing, finished, or cannot be written."""
         self.path = path.resolve()
         if not (self.path / "config.json").is_file():
             raise RunFolderError(f"{path} holds no config.json; is it a run folder?")
@@ -144,37 +121,35 @@ class RunDir:
         if (self.path / "result.json").exists():
             raise RunFolderError(how_it_ended(self.path / "result.json"))
         self.config_sha256 = config_digest(self.config)
-        self.attempt = attempt or secrets.token_hex(8)
-        if not self.attempt.replace("-", "").isalnum():
-            raise RunFolderError(f"--attempt {self.attempt!r}: use letters, digits and dashes")
-        self.attempt_path = self.path / "attempts" / self.attempt
-        self._claim()
+        #: The base, a Hub id at the commit that `compare_inputs` found.
+        self.base = self.config.base
+        #: What `compare_inputs` found, or the first attempt wrote.
+        self.inputs: dict[str, Any] = {}
+        self.attempt_path = make_attempt(self.path, attempt)
+        self.attempt = self.attempt_path.name
         try:
             self.events = EventWriter(self.attempt_path / "events.jsonl")
         except OSError as error:
-            raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
+            raise cannot_write(self.attempt_path / "events.jsonl", error) from error
+        self._data: dict[str, str] = {}
 
-    def _claim(self) -> None:
-        """Refuse another config's attempts, then make this attempt's folder."""
-        seal = self.path / "attempts" / "config.sha256"
-        try:
-            self.attempt_path.mkdir(parents=True, exist_ok=True)
-            if not seal.exists():
-                write_file(seal, self.config_sha256)
-        except OSError as error:
-            raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
-        if seal.read_text(encoding="utf-8").strip() != self.config_sha256:
-            raise RunFolderError(
-                f"{self.path} holds attempts of another config; a changed config needs a new folder"
-            )
+    def data_files(self) -> dict[str, str]:
+        """SHA-256 of every data file by its name in the folder, read once."""
+        if not self._data:
+            named = (self.config.data.train, self.config.data.test, self.config.data.prompts)
+            paths = {self.path / name for name in named} | {*(self.path / "data").glob("*.jsonl")}
+            self._data = {
+                str(path.relative_to(self.path)): sha256_of_file(path)
+                for path in sorted(paths)
+                if path.is_file()
+            }
+        return self._data
 
     def data_sha256(self) -> str:
         """SHA-256 over the names and hashes of all data files."""
         digest = hashlib.sha256()
-        for path in sorted((self.path / "data").glob("*.jsonl")):
-            if not path.is_file():
-                continue
-            digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
+        for name, sha256 in self.data_files().items():
+            digest.update(f"{name.removeprefix('data/')} {sha256}\n".encode())
         return digest.hexdigest()
 
     def rows(self, name: str) -> list[Row]:
@@ -185,12 +160,47 @@ class RunDir:
         found = self.path.glob("attempts/*/checkpoints/step-*")
         yield from sorted(found, key=lambda path: path.name, reverse=True)
 
+    def name_of(self, path: Path) -> str:
+        """A path as result.json and events name it: relative to the run folder."""
+        return str(path.relative_to(self.path))
 
-def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """result.json, written last and once. Metrics that are not finite are left out: not JSON."""
+
+def make_attempt(run: Path, name: str | None) -> Path:
+    """The folder of an attempt. Raises RunFolderError."""
+    name = name or secrets.token_hex(8)
+    if not name.replace("-", "").isalnum():
+        raise RunFolderError(f"--attempt {name!r}: use letters, digits and dashes")
+    folder = run / "attempts" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return folder
+
+
+def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
+    """Write an attempt's result.json and make it the run's; the first attempt to do so wins.
+
+    The run's result.json is its one commit point: whatever else an attempt wrote counts only once
+    the result names it. Metrics that are not finite are left out: not JSON.
+    Returns: whether this attempt won. Raises OutOfSpaceError, then nothing is left half written.
+    """
+    run = attempt.parent.parent
     finite = {k: v for k, v in result["metrics"].items() if math.isfinite(v)}
-    text = json.dumps({**result, "metrics": finite}, indent=2, ensure_ascii=False) + "\n"
-    write_file(folder / "result.json", text)
+    whole = {"adapter": None, "samples": None, **result, "metrics": finite, "attempt": attempt.name}
+    own = attempt / "result.json"
+    write_file(own, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+    try:
+        link_once(own, run / "result.json")
+        sync_folder(run)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise cannot_write(run / "result.json", error) from error
+    for name, kind in (("adapter", "adapter"), ("samples.jsonl", "samples")):
+        if whole[kind] is not None:
+            point_to(run / name, whole[kind])
+    return True
 
 
 def how_it_ended(path: Path) -> str:

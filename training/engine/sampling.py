@@ -9,10 +9,11 @@ from typing import Any
 from training.engine.data import encode_prompts
 from training.engine.dpo import ADAPTER
 from training.engine.errors import Interrupted
+from training.engine.files import write_file
 from training.engine.generation import generate, text_of
 from training.engine.models import load_base
 from training.engine.preflight import announce, seed_everything
-from training.engine.rundir import RunDir, write_file
+from training.engine.rundir import RunDir
 from training.engine.stopping import stop_requested
 
 #: Prompts answered between two looks at the stop flag.
@@ -26,7 +27,7 @@ def train(run: RunDir) -> dict[str, Any]:
     assert settings is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(config.base)
+    base = load_base(run.base)
     adapter = config.adapter.init_from
     if adapter is not None:
         base.add_adapter(ADAPTER, config.adapter, init_from=adapter)
@@ -77,7 +78,13 @@ def train(run: RunDir) -> dict[str, Any]:
             )
             run.events.write("progress", step=len(rows), total_steps=total)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_file(run.path / "samples.jsonl", lines)
+    samples = run.attempt_path / "samples.jsonl"
+    write_file(samples, lines)
     metrics = {"length/mean": tokens / len(rows), "eos/rate": finished / len(rows)}
     run.events.metrics(len(rows), metrics)
-    return {"steps": len(rows), "rows": len(prompts), "metrics": metrics, "adapter": None}
+    return {
+        "steps": len(rows),
+        "rows": len(prompts),
+        "metrics": metrics,
+        "samples": run.name_of(samples),
+    }

@@ -23,7 +23,7 @@ def train(run: RunDir) -> dict[str, Any]:
     config = run.config
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(config.base, gradient_checkpointing=config.gradient_checkpointing)
+    base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
     trees = encode_conversations(base, run.rows(config.data.train), config.data, run.events)
 
     base.add_adapter(ADAPTER, config.adapter, init_from=config.adapter.init_from)
@@ -48,6 +48,7 @@ def train(run: RunDir) -> dict[str, Any]:
             n_tokens = sum(len(row.targets) for row in rows)
             loss_of_step = 0.0
             for row in rows:
+                steps.raise_if_stopped()
                 # 2. log-probs of the assistant's tokens
                 placed = row.to(base.device)
                 logps = token_logps(base, placed, row_states(base, placed))
@@ -60,13 +61,14 @@ def train(run: RunDir) -> dict[str, Any]:
             # 4. log, save
             run.events.metrics(steps.step, {"loss/train": loss_of_step} | taken)
             steps.progress()
-            steps.pause_if_asked(state={"loss": loss_of_step})
+            steps.reached({"loss": loss_of_step})
     run.events.write("phase", name="save")
-    base.save_adapter(ADAPTER, run.path / "adapter")
+    adapter = run.attempt_path / "adapter"
+    base.save_adapter(ADAPTER, adapter)
     metrics = {"loss/train": loss_of_step}
     return {
         "steps": steps.step,
         "rows": len({i for batch in plan for i in batch}),
         "metrics": metrics,
-        "adapter": "adapter",
+        "adapter": run.name_of(adapter),
     }

@@ -13,11 +13,14 @@ import shutil
 from pathlib import Path
 
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.engine.errors import BaseModelError, OutOfSpaceError
-from training.engine.rundir import publish_folder, require_space, sha256_of_file
+from training.engine.config import BaseConfig
+from training.engine.errors import BaseModelError
+from training.engine.files import cannot_write, publish_folder, require_space
+from training.engine.hashes import remembered_sha256, sha256_of_model
 
 #: Files that could run code when opened; a folder that holds one is refused.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -49,6 +52,34 @@ def locate(source: str) -> str:
     if source.startswith(("/", ".", "~")) or source.count("/") > 1:
         raise BaseModelError(f"base.source {source}: there is no such folder")
     return source
+
+
+def identity_of_base(config: BaseConfig) -> dict[str, str]:
+    """What tells a base from every other: the hash of its files, or the commit of a Hub id.
+
+    Raises BaseModelError for a base that does not exist or cannot be reached.
+    """
+    source = config.source
+    named = {"source": source}
+    located = locate(source)
+    if source == "demo" or source.endswith(".gguf"):
+        path = packaged_gguf() if source == "demo" else Path(source).expanduser()
+        return named | {"sha256": remembered_sha256(path, cache_folder())}
+    if Path(located).is_dir():
+        return named | {"sha256": sha256_of_model(Path(located), cache_folder())}
+    try:
+        found = hf_hub_download(source, "config.json", revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise not_loaded(source, error) from error
+    return named | {"commit": Path(found).parent.name}  # …/snapshots/<commit>/config.json
+
+
+def not_loaded(source: str, error: Exception) -> BaseModelError:
+    reason = str(error).strip().split("\n")[0]
+    return BaseModelError(
+        f"the base {source!r} could not be loaded: {reason} (use demo, a local folder with "
+        "safetensors, a .gguf file, or a Hub id that this machine can reach)"
+    )
 
 
 def packaged_gguf() -> Path:
@@ -83,7 +114,7 @@ def refuse_unsafe(folder: Path) -> None:
 
 def converted_gguf(path: Path) -> Path:
     """The safetensors folder made from a .gguf file, keyed by the file's content."""
-    final = cache_folder() / sha256_of_file(path)[:32]
+    final = cache_folder() / remembered_sha256(path, cache_folder())[:32]
     if final.is_dir():
         return final
     try:
@@ -116,7 +147,7 @@ def converted_gguf(path: Path) -> Path:
     except (ValueError, KeyError, RuntimeError) as error:
         raise BaseModelError(f"{path} could not be read as GGUF: {error}") from error
     except (OSError, SafetensorError) as error:
-        raise OutOfSpaceError(f"{final} could not be written: {error}") from error
+        raise cannot_write(final, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return final

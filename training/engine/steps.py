@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from training.engine.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from training.engine.checkpoint import (
+    Checkpoint,
+    newest_checkpoint,
+    random_state,
+    save_checkpoint,
+)
 from training.engine.config import OptimConfig
 from training.engine.errors import Interrupted, NonFiniteLossError, StepZeroError
+from training.engine.files import megabytes, require_space
 from training.engine.losses import linear_schedule
 from training.engine.rundir import RunDir
 from training.engine.stopping import stop_requested
+
+#: Room beside checkpoints and adapter: the tokenizer, events, the log.
+SPARE_BYTES = 64_000_000
+#: A checkpoint is not due before training has taken so many times as long as writing the last one.
+SAVING_SHARE = 50
 
 
 class Steps:
@@ -32,6 +45,11 @@ class Steps:
         self.run = run
         self.total = total
         self.step = 0
+        #: Where a stop falls back to, and the step that a checkpoint on the disk holds.
+        self._rest: Checkpoint | None = None
+        self._saved: int | None = None
+        #: When the clock asks for the next checkpoint; never where it is not to.
+        self._due_at = time.monotonic() + (run.config.checkpoint_every_s or math.inf)
         self._named = dict(parameters)
         self._config = config
         self._warmup = math.ceil(total * config.warmup_ratio)
@@ -40,6 +58,24 @@ class Steps:
             lr=config.lr,
             eps=config.adam_eps,
             weight_decay=config.weight_decay,
+        )
+        self._require_room()
+
+    def _require_room(self) -> None:
+        """Raise OutOfSpaceError where the disk will not hold what this run is going to keep."""
+        config = self.run.config
+        size = sum(each.numel() * each.element_size() for each in self._named.values())
+        kept = 1  # while it is written, or after a stop
+        if config.checkpoint_every or config.checkpoint_every_s:
+            kept += config.checkpoint_keep or 1
+        if config.checkpoint_every and not config.checkpoint_keep:
+            kept += self.total // config.checkpoint_every
+        # parameters and Adam's two moments in each checkpoint, and once the adapter
+        require_space(
+            self.run.path,
+            kept * 3 * size + size + SPARE_BYTES,
+            f"this run ({kept} checkpoints of {megabytes(3 * size)}, the adapter, and "
+            f"{megabytes(SPARE_BYTES)} to spare)",
         )
 
     def check_finite(self, loss: Tensor) -> None:
@@ -109,51 +145,68 @@ class Steps:
                     for key in ("step", "exp_avg", "exp_avg_sq")
                     if f"adam/{key}/{name}" in checkpoint.tensors
                 }
-        self.step = int(checkpoint.state["optimizer_step"])
+        self.step = checkpoint.step
 
     def resume(self) -> Checkpoint | None:
         """Go on from the newest good checkpoint of this run, if there is one."""
         checkpoint = newest_checkpoint(self.run)
         if checkpoint is not None:
             self.restore(checkpoint)
+            self._rest = checkpoint
+            self._saved = checkpoint.step
             self.run.events.write("resumed", step=checkpoint.step)
         return checkpoint
 
-    def save(self, step: int, state: Mapping[str, Any], extra: Mapping[str, Tensor]) -> None:
-        save_checkpoint(
-            self.run,
-            Checkpoint(
-                step,
-                {**self.tensors(), **extra},
-                {**state, "optimizer_step": self.step},
-            ),
-        )
+    def reached(self, state: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> None:
+        """A place to go on from: between two optimizer steps, with all that the loop needs.
+
+        When its steps or its seconds are up a checkpoint is written here; after a signal too, and
+        Interrupted is raised.
+        Until the next such place a stop falls back to this one.
+        state: plain JSON. extra: tensors beside parameters and moments.
+        """
+        self._rest = Checkpoint(self.step, dict(extra or {}), dict(state), random_state())
+        every = self.run.config.checkpoint_every
+        on_count = bool(every) and self.step % every == 0
+        if self.step and (on_count or time.monotonic() >= self._due_at):
+            self._save()
+        self.raise_if_stopped()
+
+    def raise_if_stopped(self) -> None:
+        """After a signal: drop the step that was begun, checkpoint the last place, Interrupted.
+
+        Called between the groups of rows of one step as well, so that a signal is obeyed within one
+        group's pass. Weights change only in `take`, so dropping a step means its gradients.
+        """
+        if stop_requested.is_set():
+            self._optimizer.zero_grad(set_to_none=True)
+            self._save()
+            raise Interrupted(
+                f"stopped after step {self.step}; the next start goes on from there"
+                if self._saved is not None
+                else "stopped before the first step; the next start begins anew"
+            )
 
     @contextmanager
-    def weights_at_rest(
-        self, step: int | None = None, state: Mapping[str, Any] | None = None
-    ) -> Iterator[None]:
+    def weights_at_rest(self) -> Iterator[None]:
         """Within the block nothing trains: if a signal ends it, what was trained is saved first."""
         try:
             yield
         except Interrupted:
-            if self.step:
-                self.save(self.step if step is None else step, state or {}, {})
+            self.raise_if_stopped()
             raise
 
-    def pause_if_asked(
-        self,
-        step: int | None = None,
-        state: Mapping[str, Any] | None = None,
-        extra: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """After a signal: checkpoint, then Interrupted. On schedule: checkpoint and go on."""
-        at = self.step if step is None else step
-        every = self.run.config.checkpoint_every
-        if stop_requested.is_set() or (every and at % every == 0):
-            self.save(at, state or {}, extra or {})
-        if stop_requested.is_set():
-            raise Interrupted(f"stopped after step {at}; a checkpoint was written")
+    def _save(self) -> None:
+        """Write the last place that was reached, unless a checkpoint holds that step already."""
+        if self._rest is None or self._saved == self._rest.step:
+            return
+        began = time.monotonic()
+        tensors = {**self.tensors(), **self._rest.tensors}
+        save_checkpoint(self.run, replace(self._rest, tensors=tensors))
+        self._saved = self._rest.step
+        now = time.monotonic()
+        pause_s = max(self.run.config.checkpoint_every_s or math.inf, SAVING_SHARE * (now - began))
+        self._due_at = now + pause_s
 
 
 def batches(n_rows: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:

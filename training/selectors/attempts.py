@@ -1,4 +1,4 @@
-"""What happened to a run: its job's transitions, its warnings, its samples."""
+"""What happened to a job and its run: transitions, attempts, phases, samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from training.models import JobEvent, Run, RunEvent
+from django.utils import timezone
+
+from training.models import Job, Run, RunEvent
+from training.selectors.logs import AttemptFiles, attempt_files
 from training.selectors.reasons import advice
 from training.selectors.watching import Shown, shown
 
@@ -30,7 +33,7 @@ WORDS = {
     ("running", "succeeded"): "done",
     ("running", "failed"): "failed",
     ("running", "cancelled"): "cancelled",
-    ("running", "lost"): "lost by its worker",
+    ("running", "lost"): "ended before it was done",
     ("lost", "queued"): "back in the queue",
     ("lost", "failed"): "given up",
     ("failed", "queued"): "queued again",
@@ -39,20 +42,66 @@ WORDS = {
 }
 
 
-def run_history(run: Run) -> list[Transition]:
-    events = JobEvent.objects.filter(job__run=run).order_by("pk")
-    return [
-        Transition(
-            at=event.at,
-            attempt=event.attempt,
-            what=WORDS.get(
-                (event.from_state, event.to_state), f"{event.from_state} → {event.to_state}"
-            ),
-            why=advice(event.reason).meaning if event.reason not in ("", "retry") else "",
-            detail=event.detail,
+def job_history(job: Job) -> list[Transition]:
+    found = []
+    for event in job.events.order_by("pk"):
+        change = (event.from_state, event.to_state)
+        # Why it was lost stands one line above.
+        again = change == ("lost", "queued")
+        found.append(
+            Transition(
+                at=event.at,
+                attempt=event.attempt,
+                what=WORDS.get(change, f"{event.from_state} → {event.to_state}"),
+                why="" if again else meaning(event.reason, job),
+                detail="" if again else event.detail,
+            )
         )
-        for event in events
-    ]
+    return found
+
+
+def meaning(reason: str, job: Job) -> str:
+    """A reason in words; nothing for what a person did."""
+    return advice(reason, kind=job.kind).meaning if reason not in ("", "retry") else ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a job in words, with what it left in its folder."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    #: Seconds; of the one at work, until now.
+    lasted_s: float
+    #: How it ended in a word; empty while it runs.
+    outcome: str
+    why: str
+    detail: str
+    log: str
+    traceback: str
+
+
+def job_attempts(job: Job) -> list[Attempt]:
+    """The attempts at a job, the newest first, with the ends of their logs."""
+    found = []
+    for row in job.attempt_rows.order_by("-number"):
+        ended = row.ended_at or timezone.now()
+        files = attempt_files(job.run, row.token.hex) if job.run else AttemptFiles()
+        found.append(
+            Attempt(
+                number=row.number,
+                worker=row.worker,
+                started_at=row.started_at,
+                lasted_s=max(0.0, (ended - row.started_at).total_seconds()),
+                outcome="Interrupted" if row.reason == "preempted" else row.get_outcome_display(),
+                why=meaning(row.reason, job),
+                detail=row.detail,
+                log=files.log,
+                traceback=files.traceback,
+            )
+        )
+    return found
 
 
 def run_samples(run: Run) -> list[Shown]:

@@ -1,4 +1,4 @@
-"""The end of a run's log and the files of an adapter, read from RUNS_DIR and nowhere else."""
+"""The ends of an attempt's logs and an adapter's files, read from RUNS_DIR and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from django.conf import settings
 
-from training.engine.rundir import sha256_of_file
+from training.engine.files import sha256_of_file
 from training.models import ModelVersion, Run
 
-#: Bytes of log.txt that a page shows.
+#: Bytes of a log or a traceback that a page shows.
 TAIL = 4096
 #: Larger files are not hashed while somebody waits for a page.
 MAX_HASHED = 512_000_000
@@ -25,17 +25,27 @@ def inside_runs(relative: str) -> Path | None:
     return path if path.is_relative_to(root) and path != root and path.exists() else None
 
 
-def log_tail(run: Run) -> str:
-    """The last part of the newest attempt's log; empty where there is none (yet)."""
-    folder = inside_runs(f"{run.folder}/attempts")
-    if folder is None:
+@dataclass(frozen=True)
+class AttemptFiles:
+    """The ends of what one attempt wrote for people; empty where it wrote none (here)."""
+
+    log: str = ""
+    traceback: str = ""
+
+
+def attempt_files(run: Run, token: str) -> AttemptFiles:
+    """The last parts of an attempt's log.txt and traceback.txt; `token` names its folder."""
+    folder = f"{run.folder}/attempts/{token}"
+    return AttemptFiles(tail(f"{folder}/log.txt"), tail(f"{folder}/traceback.txt"))
+
+
+def tail(relative: str) -> str:
+    """The last part of a text file under RUNS_DIR; empty for what is none, or lies outside."""
+    path = inside_runs(relative)
+    if path is None or not path.is_file():
         return ""
-    logs = [path for path in folder.glob("*/log.txt") if inside_runs(str(path)) is not None]
     try:
-        newest = max(logs, key=lambda path: path.stat().st_mtime, default=None)
-        if newest is None:
-            return ""
-        with newest.open("rb") as handle:
+        with path.open("rb") as handle:
             handle.seek(0, os.SEEK_END)
             handle.seek(max(0, handle.tell() - TAIL))
             return handle.read(TAIL).decode("utf-8", "replace")

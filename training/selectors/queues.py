@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from statistics import median
 from typing import Any, cast
 
 from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
@@ -12,11 +13,13 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from rlhf_platform.accounts.models import Workspace
-from training.models import Job, JobEvent
+from training.models import Job, JobAttempt, JobEvent
 from training.selectors.reasons import Advice, advice
 
 #: A queued job older than this with nobody at work is worth a sentence.
 PATIENCE = timedelta(seconds=30)
+#: Attempts of a queue over which its usual wait is told.
+LATEST = 20
 #: Jobs that ended badly are shown this long.
 REMEMBERED = timedelta(days=7)
 #: A worker takes training and sampling in one loop: one waits while the other runs.
@@ -35,16 +38,23 @@ NOTHING: dict[str, Any] = {"queued": 0, "oldest": None, "running": 0, "overdue":
 class QueueState:
     """One queue of the workspace; `stuck` says why nothing moves, and is empty when it does."""
 
+    #: One of Job.Queue.
+    queue: str
     name: str
     queued: int
     oldest: datetime | None
     running: int
     overdue: int
     stuck: str
+    #: When a worker last took a job from it; None where none ever did.
+    last_taken: datetime | None
+    #: Median seconds from launch to the first attempt, and over how many of the latest jobs.
+    usual_wait_s: float | None
+    waits: int
 
 
 def queue_states(*, workspace: Workspace) -> list[QueueState]:
-    """Depth, oldest waiting and running jobs per queue, in one query.
+    """Depth, lag, running jobs and the usual wait of every queue.
 
     Whether a worker lives is only known by what it holds, so that is what the words say. The
     device is shared by all workspaces: another's job may be what ours wait for.
@@ -79,12 +89,32 @@ def queue_states(*, workspace: Workspace) -> list[QueueState]:
             and not any(beating[name] for name in SHARED[queue])
         ):
             stuck = "jobs wait and no worker takes them: is one running (manage.py up)?"
+        last_taken, waits = lately_taken(workspace, queue)
         states.append(
             QueueState(
-                queue.label, row["queued"], row["oldest"], row["running"], row["overdue"], stuck
+                queue=queue,
+                name=str(queue.label),
+                queued=row["queued"],
+                oldest=row["oldest"],
+                running=row["running"],
+                overdue=row["overdue"],
+                stuck=stuck,
+                last_taken=last_taken,
+                usual_wait_s=median(waits) if waits else None,
+                waits=len(waits),
             )
         )
     return states
+
+
+def lately_taken(workspace: Workspace, queue: str) -> tuple[datetime | None, list[float]]:
+    """(when a job was last taken, seconds that the latest ones waited for their first attempt)."""
+    taken = JobAttempt.objects.filter(job__workspace=workspace, job__queue=queue)
+    rows = taken.order_by("-pk").values_list("number", "started_at", "job__created_at")[:LATEST]
+    found = list(rows)
+    # The web's clock made one end and the database's the other: they may be a little apart.
+    waits = [max(0.0, (taken - made).total_seconds()) for n, taken, made in found if n == 1]
+    return (found[0][1] if found else None), waits
 
 
 @dataclass(frozen=True)
@@ -99,7 +129,7 @@ def bad_ends(*, workspace: Workspace, limit: int = 10) -> list[BadEnd]:
         state__in=[Job.State.FAILED, Job.State.LOST],
         created_at__gte=timezone.now() - REMEMBERED,
     )
-    return [BadEnd(job, advice(job.reason)) for job in found[:limit]]
+    return [BadEnd(job, advice(job.reason, kind=job.kind)) for job in found[:limit]]
 
 
 def jobs_of(*, workspace: Workspace, state: str = "") -> QuerySet[Job]:

@@ -1,8 +1,10 @@
-"""Why a job ended, in words for the person who has to do something about it."""
+"""Why a job, or one attempt at it, ended: in words for the person who has to do something."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from training.models import Job
 
 
 @dataclass(frozen=True)
@@ -13,35 +15,76 @@ class Advice:
     todo: str
 
 
+#: Every reason that `training.services` writes to a job of the engine.
 ADVICE: dict[str, Advice] = {
     "oom": Advice(
         "It ran out of memory.",
-        "Launch a round with a smaller row_budget or batch size, or give the worker more memory.",
+        "Launch it again with settings that need less, or give the worker more memory.",
     ),
-    "refused": Advice(
-        "The engine refused the settings or the data before training.",
-        "The sentence above names what to change; launch a new round with it changed.",
-    ),
-    "disk": Advice(
-        "The run folder could not be written.",
-        "Free space in the data folder, then try again: nothing that was done is lost.",
+    "preempted": Advice(
+        "Its worker was stopped.",
+        "Nothing to do: the next worker goes on from its last checkpoint.",
     ),
     "lost": Advice(
         "Its worker stopped giving signs of life.",
-        "Check that a worker runs (manage.py up, or manage.py worker), then try again: "
-        "it goes on from its last checkpoint.",
+        "See that a worker runs (manage.py up, or manage.py worker), and that its machine has "
+        "power, memory and a way to the database; then try again: it goes on from its last "
+        "checkpoint.",
     ),
-    "preempted": Advice(
-        "Its worker was stopped.", "Nothing to do: it goes on from its last checkpoint."
+    "refused": Advice(
+        "The engine refused the settings or the data before training.",
+        "The sentence above names what to change; launch a new round with it changed. Trying again "
+        "unchanged ends the same way.",
     ),
-    "cancelled": Advice("A person cancelled it.", "Try again to go on from its last checkpoint."),
     "bug": Advice(
         "The engine broke.",
-        "Read the end of the log on the run's page; trying again helps if the cause was outside.",
+        "Read the traceback and the end of the log on the job's page. Trying again helps if the "
+        "cause was outside; if it ends the same way twice, it is a fault of ours: report it with "
+        "the traceback.",
+    ),
+    "disk": Advice(
+        "The disk had no room, or could not be written.",
+        "Make room in the data folder (manage.py prune frees old checkpoints, manage.py doctor "
+        "says how much is left), then try again: nothing that was done is lost.",
+    ),
+    "network": Advice(
+        "Another machine did not answer.",
+        "See that this machine reaches it (manage.py doctor, then the address in the sentence "
+        "above), then try again.",
+    ),
+    "cancelled": Advice(
+        "A person cancelled it.",
+        "Nothing to do. Try again if it should go on after all, from its last checkpoint.",
     ),
 }
-UNKNOWN = Advice("It ended without saying why.", "Read the end of the log on the run's page.")
+#: What the same word means where the job is a push to the Hub.
+PUSH_ADVICE: dict[str, Advice] = {
+    "refused": Advice(
+        "The Hub refused the push.",
+        "The sentence above names what to change: the repository's name, the token's rights, or "
+        "what is pushed. Then push again from the page of the snapshot or the model.",
+    ),
+    "network": Advice(
+        "The Hub did not answer as it should.",
+        "Try again later. What was sent already is not sent twice: a push first looks for its own "
+        "commit.",
+    ),
+    "preempted": Advice("Its worker was stopped.", "Nothing to do: the push begins again."),
+    "lost": Advice(
+        "Its worker stopped giving signs of life.",
+        "See that a worker runs (manage.py up, or manage.py worker), then try again: a push first "
+        "looks for its own commit, so nothing is pushed twice.",
+    ),
+    "bug": Advice(
+        "The push broke.",
+        "The worker's log has the traceback. If it breaks the same way twice, report it with that.",
+    ),
+    "cancelled": Advice("A person cancelled it.", "Nothing to do. Try again to push after all."),
+}
+UNKNOWN = Advice("It ended without saying why.", "Read the end of the log on the job's page.")
 
 
-def advice(reason: str) -> Advice:
-    return ADVICE.get(reason, UNKNOWN)
+def advice(reason: str, *, kind: str = Job.Kind.RUN) -> Advice:
+    """The words for a job's or an attempt's reason."""
+    found = ADVICE if kind == Job.Kind.RUN else PUSH_ADVICE | {"disk": ADVICE["disk"]}
+    return found.get(reason, UNKNOWN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training.errors import IllegalTransition
-from training.models import Job
+from training.models import Job, Round
 from training.services import queueing
 from training.services.rounds import cancel_round, retry_round
 
@@ -18,6 +18,28 @@ def cancel_job(*, job: Job) -> None:
         queueing.request_cancel(job=job)
 
 
+def may_cancel(job: Job) -> bool:
+    """Whether `cancel_job` would do something that was not asked for already."""
+    return job.state not in queueing.FINAL and not job.cancel_requested
+
+
+def may_retry(job: Job) -> bool:
+    """Whether `retry_job` would queue it again."""
+    if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
+        return False
+    if job.round is None:
+        return True
+    return is_newest_of_its_round(job) and job.round.state in (
+        Round.State.FAILED,
+        Round.State.CANCELLED,
+    )
+
+
+def is_newest_of_its_round(job: Job) -> bool:
+    """Whether the round stands where this job left it."""
+    return not Job.objects.filter(round=job.round, pk__gt=job.pk).exists()
+
+
 def retry_job(*, job: Job) -> None:
     """Queue an ended job again, and its round with it.
 
@@ -26,8 +48,7 @@ def retry_job(*, job: Job) -> None:
     if job.round is None:
         queueing.retry(job=job)
         return
-    newest = Job.objects.filter(round=job.round).order_by("-pk").first()
-    if newest is None or newest.pk != job.pk:
+    if not is_newest_of_its_round(job):
         raise IllegalTransition(f"job {job.pk} is not the stage at which its round stopped")
     if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
         raise IllegalTransition(

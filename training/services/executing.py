@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,42 +46,48 @@ def execute_run(
     """
     run = claim.job.run
     assert run is not None  # noqa: S101 - the job's check constraint
-    if claim.job.cancel_requested:  # asked of a worker that was lost before it could obey
-        end_cancelled(claim, run)
-        return
     with Lease(claim, stopping) as lease:
-        try:
-            folder = prepare_folder(run)
-            replay_earlier(claim=claim, folder=folder)
-            earlier = read_result(folder)
-            if earlier is not None and earlier["status"] == "done":
-                # A worker died between the engine's end and its own last write: take that over.
-                succeed(claim, run, earlier)
-                return
-            if earlier is not None:  # a person asked for another try
-                (folder / "result.json").replace(folder / f"result-before-{claim.attempt}.json")
-            child = Child(command, folder, claim.token.hex, alive=lambda: lease.safe)
-        except OSError as error:
-            fail(claim, run, reason="disk", detail=f"the run folder could not be written: {error}")
-            return
-        forwarder = Forwarder(claim, claim.attempt, folder / "attempts" / claim.token.hex)
-        try:
-            ending = supervise(lease, child, forwarder, stopping)
-        finally:
-            child.close()
-        conclude = functools.partial(take_over, claim, folder, child, forwarder, ending)
-        when_it_answers(conclude, stopping=stopping)
+        end = attempt(claim, run, lease, stopping, command)
+        when_it_answers(end, stopping=stopping)
+
+
+def attempt(
+    claim: Claim, run: Run, lease: Lease, stopping: threading.Event, command: Sequence[str]
+) -> Callable[[], None]:
+    """Work on a claimed run. Returns the write that records how that ended."""
+    if claim.job.cancel_requested:  # asked of a worker that was lost before it could obey
+        return functools.partial(end_cancelled, claim, run)
+    try:
+        folder = when_it_answers(functools.partial(prepare_folder, run), stopping=stopping)
+        replay = functools.partial(replay_earlier, claim=claim, folder=folder)
+        when_it_answers(replay, stopping=stopping)
+        earlier = read_result(folder)
+        if earlier is not None and earlier["status"] == "done":
+            # A worker died between the engine's end and its own last write: take that over.
+            return functools.partial(succeed, claim, earlier)
+        if earlier is not None:  # a person asked for another try
+            (folder / "result.json").replace(folder / f"result-before-{claim.attempt}.json")
+        child = Child(command, folder, claim.token.hex, alive=lambda: lease.safe)
+    except OSError as error:
+        detail = f"the run folder could not be written: {error}"
+        return functools.partial(fail, claim, run, reason="disk", detail=detail)
+    forwarder = Forwarder(claim, claim.attempt, folder / "attempts" / claim.token.hex)
+    try:
+        ending = supervise(lease, child, forwarder, stopping)
+    finally:
+        child.close()
+    return functools.partial(take_over, claim, folder, child, forwarder, ending)
 
 
 def take_over(
     claim: Claim, folder: Path, child: Child, forwarder: Forwarder, ending: Ending
 ) -> None:
     """Record how an attempt ended. May be done again where the database left in the middle."""
-    run = Run.objects.get(job=claim.job.pk)
     forwarder.forward()
+    run = Run.objects.get(job=claim.job.pk)
     result = read_result(folder)
     if result is not None and result["status"] == "done":
-        succeed(claim, run, result)
+        succeed(claim, result)
     elif ending.asked == "cancel":
         end_cancelled(claim, run)
     elif ending.status == EXIT_INTERRUPTED or ending.asked:
@@ -95,8 +101,9 @@ def take_over(
         lost_child(claim, run, child, ending.status)
 
 
-def succeed(claim: Claim, run: Run, result: dict[str, Any]) -> None:
+def succeed(claim: Claim, result: dict[str, Any]) -> None:
     """Job, result and what the round does next become true together, or not at all."""
+    run = Run.objects.get(job=claim.job.pk)  # anew: an earlier try may have changed the other
     try:
         with transaction.atomic():
             queueing.lock_round(run.round_id)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Max
 
+from annotate.formats.canonical import text_problem
 from annotate.models import Project, PromptSet, Snapshot
 from rlhf_platform.accounts.models import User
 from training.engine.config import from_dict, to_dict
 from training.engine.errors import ConfigError
-from training.errors import CannotLaunch
+from training.errors import CannotLaunch, LaunchKeyReused
 from training.models import Job, ModelVersion, Round, Run
 from training.services import queueing, rounds
 from training.services.presets import LORA, merged
 from training.services.versions import adapter_folder
 
+#: What Round.launch_key holds.
+MAX_KEY = 64
 SECTIONS = {"seed", "adapter", "sft", "reward", "policy", "evaluate", "sample"}
 
 
@@ -32,40 +36,103 @@ def launch_round(
     reward_version: ModelVersion | None = None,
     config: dict[str, Any] | None = None,
     actor: User | None = None,
+    launch_key: str = "",
 ) -> Round:
-    """A new round with its first run queued. Raises CannotLaunch, saying what to change."""
-    config = dict(config or {})
-    refuse_round(
+    """A new round with its first run queued. Raises CannotLaunch, saying what to change.
+
+    The same `launch_key` with the same settings gives the round that it launched already; with
+    other settings it raises LaunchKeyReused. Without a key every call launches.
+    """
+    check_key(launch_key)
+    asked: dict[str, Any] = {
+        "project": project,
+        "snapshot": snapshot,
+        "method": method,
+        "reference": reference,
+        "fresh_prompts": fresh_prompts,
+        "reward_version": reward_version,
+        "config": dict(config or {}),
+    }
+    try:
+        with transaction.atomic():
+            # The project's row serialises two launches, which would otherwise draw the same number.
+            Project.objects.select_for_update().get(pk=project.pk)
+            earlier = launched_before(launch_key, **asked)
+            return earlier or start_round(**asked, actor=actor, launch_key=launch_key)
+    except IntegrityError:
+        # The key came at the same moment for another project, whose row is not the one we hold.
+        earlier = launched_before(launch_key, **asked)
+        if earlier is None:
+            raise
+        return earlier
+
+
+def start_round(
+    *, project: Project, config: dict[str, Any], actor: User | None, launch_key: str, **asked: Any
+) -> Round:
+    """Create a round and queue its first run, in the caller's transaction."""
+    refuse_round(project=project, config=config, **asked)
+    if asked["reward_version"] is not None:
+        config = config | {"reward_given": True}
+    highest = project.rounds.aggregate(highest=Max("number"))["highest"] or 0
+    round = Round.objects.create(
+        workspace=project.workspace,
         project=project,
-        snapshot=snapshot,
-        method=method,
-        reference=reference,
-        fresh_prompts=fresh_prompts,
-        reward_version=reward_version,
+        number=highest + 1,
         config=config,
+        created_by=actor,
+        launch_key=launch_key,
+        **asked,
     )
-    if reward_version is not None:
-        config["reward_given"] = True
-    with transaction.atomic():
-        # The project's row serialises two launches, which would otherwise draw the same number.
-        Project.objects.select_for_update().get(pk=project.pk)
-        highest = project.rounds.aggregate(highest=Max("number"))["highest"] or 0
-        round = Round.objects.create(
-            workspace=project.workspace,
-            project=project,
-            number=highest + 1,
-            snapshot=snapshot,
-            method=method,
-            reference=reference,
-            reward_version=reward_version,
-            fresh_prompts=fresh_prompts,
-            config=config,
-            created_by=actor,
-        )
-        for stage in rounds.plan(round):
-            rounds.stage_config(round, stage, rehearsal=True)
-        rounds.launch_stage(round=round, stage=rounds.plan(round)[0])
+    for stage in rounds.plan(round):
+        rounds.stage_config(round, stage, rehearsal=True)
+    rounds.launch_stage(round=round, stage=rounds.plan(round)[0])
     return round
+
+
+def check_key(key: str) -> None:
+    """Raise CannotLaunch for a key that the column does not hold."""
+    if len(key) > MAX_KEY:
+        raise CannotLaunch(f"the launch key has {len(key)} characters; at most {MAX_KEY} are kept")
+    problem = text_problem(key, "the launch key")
+    if problem:
+        raise CannotLaunch(problem)
+
+
+def launched_before(
+    launch_key: str,
+    *,
+    project: Project,
+    snapshot: Snapshot,
+    method: str,
+    reference: ModelVersion,
+    fresh_prompts: PromptSet,
+    reward_version: ModelVersion | None,
+    config: dict[str, Any],
+) -> Round | None:
+    """The round that this key launched; None for a new key. Raises LaunchKeyReused."""
+    if not launch_key:
+        return None
+    earlier = Round.objects.filter(workspace=project.workspace, launch_key=launch_key).first()
+    if earlier is None:
+        return None
+    settings_then = dict(earlier.config)
+    # A round that trained its reward model names it too by now; only a given one was asked for.
+    given = earlier.reward_version_id if settings_then.pop("reward_given", False) else None
+    before = (
+        earlier.project_id, earlier.snapshot_id, earlier.method, earlier.reference_id,
+        earlier.fresh_prompts_id, given, settings_then,
+    )  # fmt: skip
+    now = (
+        project.pk, snapshot.pk, method, reference.pk, fresh_prompts.pk,
+        reward_version.pk if reward_version else None, json.loads(json.dumps(config)),
+    )  # fmt: skip
+    if before != now:
+        raise LaunchKeyReused(
+            f"the key was used for another launch, that of {earlier}; "
+            "make a new key for a launch with other settings"
+        )
+    return earlier
 
 
 def refuse_round(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from training.engine.rundir import sha256_of_file
+from training.engine.files import sha256_of_file
 from training.models import ModelVersion, Round, Run
 
 #: The files that are the model; tokenizers and cards beside them may be rewritten.
@@ -24,8 +24,8 @@ def adapter_digest(folder: Path) -> str:
 
 def register_version(*, run: Run, round: Round, kind: str) -> ModelVersion:
     """The version of a run's adapter; the earlier one where the same bytes were made before."""
-    path = f"{run.folder}/adapter"
     result = run.result or {}
+    path = f"{run.folder}/{result['adapter']}"
     names = {"sft": "SFT", "reward": "reward model", "dpo": "DPO", "ppo": "PPO"}
     version, _ = ModelVersion.objects.get_or_create(
         workspace=run.workspace,

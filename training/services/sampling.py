@@ -16,8 +16,9 @@ from training.services.forwarding import storable
 
 
 def store_samples(*, run: Run) -> list[Sample]:
-    """A run's samples.jsonl as samples and responses, stored once however often asked."""
-    path = Path(settings.RUNS_DIR) / run.folder / "samples.jsonl"
+    """The samples that a run's result names as rows and responses, stored once however often."""
+    result = run.result or {}
+    path = Path(settings.RUNS_DIR) / run.folder / result["samples"]
     rows = [json.loads(line) for line in path.read_bytes().decode("utf-8").split("\n") if line]
     prompts = {
         prompt.digest: prompt

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from django.db import close_old_connections, connection
 
@@ -15,6 +16,7 @@ from training.services.forwarding import Forwarder
 from training.services.leases import AWAY, WORRIED, Lease
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 POLL_S = 0.5
 #: Seconds between a person's cancel and the final signal to the child.
@@ -78,8 +80,8 @@ def try_to_forward(forwarder: Forwarder) -> None:
         time.sleep(AWAY_PAUSE_S)
 
 
-def when_it_answers(write: Callable[[], None], *, stopping: threading.Event) -> None:
-    """Do a write, again and again while the database is away.
+def when_it_answers(work: Callable[[], T], *, stopping: threading.Event) -> T:
+    """Do what needs the database, again and again while it is away. Returns what `work` does.
 
     Raises what says that it is away only once the worker itself has to end; the job's lease then
     runs out, and whoever claims it next takes over what is in its folder.
@@ -87,7 +89,7 @@ def when_it_answers(write: Callable[[], None], *, stopping: threading.Event) -> 
     while True:
         close_old_connections()
         try:
-            return write()
+            return work()
         except AWAY:
             connection.close()
             if stopping.wait(AWAY_PAUSE_S):

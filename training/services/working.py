@@ -21,6 +21,7 @@ from training.services.executing import ENGINE, execute_run, fail
 from training.services.leases import AWAY
 from training.services.publishing import execute_push
 from training.services.queueing import Claim
+from training.services.retention import prune_checkpoints
 from training.services.wakeups import wakeups
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 #: Seconds between two rounds of reaping and announcing.
 HOUSEKEEPING_S = 2.0
+#: Seconds between two looks for checkpoints that nobody needs any more.
+PRUNING_S = 3600.0
 #: Training and sampling share the device: one loop, one child at a time.
 DEVICE_QUEUES = (Job.Queue.TRAINING, Job.Queue.SAMPLING)
 
@@ -45,7 +48,10 @@ class Worker:
         }
         device = [queue for queue in DEVICE_QUEUES if queue in queues]
         other = [queue for queue in queues if queue not in DEVICE_QUEUES]
-        loops: list[tuple[str, Callable[[], None]]] = [("housekeeping", self._keep_house)]
+        loops: list[tuple[str, Callable[[], None]]] = [
+            ("housekeeping", self._keep_house),
+            ("pruning", self._prune),
+        ]
         loops += [(f"jobs-{group[0]}", self._take(group)) for group in (device, other) if group]
         self._threads = [
             threading.Thread(target=self._forever, args=(body,), name=name) for name, body in loops
@@ -107,6 +113,14 @@ class Worker:
         queueing.reap_lost(on_given_up=end_its_round)
         queueing.dispatch_waiting()
         self.stopping.wait(HOUSEKEEPING_S)
+
+    def _prune(self) -> None:
+        """Apart from housekeeping: hashing what is kept may take longer than a lease lasts."""
+        if self.stopping.wait(PRUNING_S):
+            return
+        removed = prune_checkpoints()
+        if removed:
+            log.info("%s checkpoints deleted that nobody needs any more", len(removed))
 
 
 def give_up(claim: Claim, error: Exception) -> None:

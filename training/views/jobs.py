@@ -1,4 +1,4 @@
-"""The queue as a list, and what a person may do to a job."""
+"""The queues, one job, and what a person may do to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 from training.errors import TrainingError
 from training.models import Job
+from training.selectors.jobs import job_story
 from training.selectors.queues import jobs_of, queue_states, state_counts
+from training.selectors.workers import workers_seen
 from training.services.controlling import cancel_job, retry_job
 
 PER_PAGE = 50
@@ -31,23 +33,38 @@ def jobs(request: MemberRequest) -> HttpResponse:
         "state": state,
         "counts": state_counts(workspace=workspace),
         "queues": queue_states(workspace=workspace),
+        "workers": workers_seen(workspace=workspace),
     }
     return render(request, "training/jobs.html", context)
+
+
+@require_safe
+@requires(Role.RESEARCHER)
+def job(request: MemberRequest, pk: int) -> HttpResponse:
+    """One job: how it stands and why, every attempt at it, and what to do."""
+    found = job_of(request, pk)
+    return render(request, "training/job.html", {"job": found, "story": job_story(found)})
+
+
+def job_of(request: MemberRequest, pk: int) -> Job:
+    return get_object_or_404(
+        Job.objects.select_related("run__output", "run__round", "round__project"),
+        pk=pk,
+        workspace=request.membership.workspace,
+    )
 
 
 @require_POST
 @requires(Role.RESEARCHER)
 def decide(request: MemberRequest, pk: int, verb: str) -> HttpResponse:
-    job = get_object_or_404(
-        Job.objects.select_related("round"), pk=pk, workspace=request.membership.workspace
-    )
+    found = job_of(request, pk)
     try:
         if verb == "cancel":
-            cancel_job(job=job)
+            cancel_job(job=found)
             messages.info(request, f"Job {pk} is being cancelled.")
         else:
-            retry_job(job=job)
+            retry_job(job=found)
             messages.info(request, f"Job {pk} is in the queue again.")
     except TrainingError as error:
         messages.error(request, f"{capfirst(str(error))}.")
-    return redirect("jobs")
+    return redirect("job", pk=pk)

@@ -16,7 +16,7 @@ from annotate.errors import AnnotateError
 from annotate.models import PromptSet, Snapshot
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
-from training.errors import TrainingError
+from training.errors import LaunchKeyReused, TrainingError
 from training.forms import LaunchForm
 from training.models import Round
 from training.selectors.costs import launch_hints
@@ -45,6 +45,13 @@ def rounds(request: MemberRequest) -> HttpResponse:
         asked = form.cleaned_data
         try:
             launched = launch_round(project=asked["snapshot"].project, actor=request.user, **asked)
+        except LaunchKeyReused:
+            form.renew_key()
+            form.add_error(
+                None,
+                "This form has launched a round already, with other settings. "
+                "Press Launch again if you want this one too.",
+            )
         except (TrainingError, AnnotateError) as error:
             form.add_error(None, str(error))
         else:

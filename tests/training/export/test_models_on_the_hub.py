@@ -103,6 +103,7 @@ def make_version(
         },
         result={
             "status": "done",
+            "adapter": "attempts/1a2b/adapter",
             "metrics": {
                 "reward/accuracy": 0.6875,
                 "reward/accuracy_low": 0.5644,
@@ -118,7 +119,7 @@ def make_version(
             "versions": {"torch": "2.13.0", "peft": "0.21.2"},
         },
     )
-    train(tiny, Path(settings.RUNS_DIR) / folder / "adapter", reward=reward)
+    train(tiny, Path(settings.RUNS_DIR) / folder / "attempts/1a2b/adapter", reward=reward)
     return register_version(run=run, round=round, kind=kind)
 
 

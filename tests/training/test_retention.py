@@ -1,0 +1,211 @@
+"""Which checkpoints go, which stay, and that nothing else is ever touched."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from tests.factories import make_project
+from tests.people import People
+from tests.training.rows import make_attempt, make_checkpoint, make_round, make_run
+from training.models import Job, JobAttempt, Round, Run, RunCheckpoint
+from training.services.retention import prune_checkpoints
+
+
+def ended(people: People, state: str, *, days: int = 8, round_state: str = "failed") -> Run:
+    """A run of a round that ended so long ago, with three checkpoints of one attempt."""
+    round = make_round(make_project(people.workspace), state=round_state)
+    run = make_run(round, state=state, finished_at=timezone.now() - timedelta(days=days))
+    attempt = make_attempt(run.job)
+    for step in (1, 2, 3):
+        make_checkpoint(run, attempt, step)
+    return run
+
+
+def steps_left(run: Run) -> list[int]:
+    folder = Path(settings.RUNS_DIR) / run.folder
+    left = sorted(int(path.name[5:]) for path in folder.glob("attempts/*/checkpoints/step-*"))
+    rows = run.checkpoints.filter(removed_at=None).order_by("step")
+    assert [row.step for row in rows] == left
+    return left
+
+
+def spoil(checkpoint: RunCheckpoint) -> None:
+    folder = Path(settings.RUNS_DIR) / checkpoint.run.folder / checkpoint.path
+    (folder / "tensors.safetensors").write_bytes(b"weighty")
+
+
+def test_a_run_that_succeeded_keeps_none_after_its_days(people: People) -> None:
+    run = ended(people, "succeeded", round_state="awaiting_verdict")
+    folder = Path(settings.RUNS_DIR) / run.folder
+    for name in ("adapter/adapter_model.safetensors", "result.json", "attempts/x/events.jsonl"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("kept")
+    removed = prune_checkpoints()
+    assert steps_left(run) == []
+    assert [one.run for one in removed] == [run] * 3
+    assert sum(one.size_bytes for one in removed) > 3 * len(b"weights")
+    for name in ("adapter/adapter_model.safetensors", "result.json", "attempts/x/events.jsonl"):
+        assert (folder / name).read_text() == "kept"
+    assert list(folder.glob("attempts/*/checkpoints/*")) == []
+    assert prune_checkpoints() == []
+
+
+def test_the_days_are_waited_for(people: People, settings: Any) -> None:
+    run = ended(people, "succeeded", days=6, round_state="promoted")
+    assert prune_checkpoints() == []
+    settings.CHECKPOINT_KEEP_DAYS = 0  # for ever, not at once
+    assert prune_checkpoints() == []
+    assert steps_left(run) == [1, 2, 3]
+    assert len(prune_checkpoints(older_than_days=0)) == 3
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_run_that_may_be_tried_again_keeps_its_newest_good_one(
+    people: People, state: str
+) -> None:
+    run = ended(people, state, round_state=state)
+    spoil(run.checkpoints.get(step=3))
+    prune_checkpoints()
+    assert steps_left(run) == [2]
+    prune_checkpoints(older_than_days=0)
+    assert steps_left(run) == [2]
+
+
+def test_where_none_verifies_the_newest_stays(people: People) -> None:
+    run = ended(people, "failed")
+    for checkpoint in run.checkpoints.all():
+        spoil(checkpoint)
+    prune_checkpoints()
+    assert steps_left(run) == [3]
+
+
+@pytest.mark.parametrize("gone_on", ["another stage", "promoted", "rejected"])
+def test_a_run_its_round_has_left_behind_keeps_none(people: People, gone_on: str) -> None:
+    run = ended(people, "failed")
+    assert run.round is not None
+    if gone_on == "another stage":
+        make_run(run.round, stage="evaluate", state="running")
+    else:
+        Round.objects.filter(pk=run.round.pk).update(state=gone_on)
+    prune_checkpoints()
+    assert steps_left(run) == []
+
+
+def running(people: People, *, queued: bool = False) -> tuple[Run, JobAttempt, JobAttempt]:
+    """A run in its second attempt, with three checkpoints of the first."""
+    run = make_run(make_round(make_project(people.workspace)), state="running")
+    first = make_attempt(run.job)
+    for step in (1, 2, 3):
+        make_checkpoint(run, first, step)
+    second = make_attempt(run.job, 2, ended_at=None)
+    Job.objects.filter(run=run).update(token=second.token, attempts=2)
+    if queued:
+        Job.objects.filter(run=run).update(state="queued", token=None, lease_until=None)
+    return run, first, second
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_run_that_goes_on_keeps_its_newest_two(people: People, queued: bool) -> None:
+    run, _, _ = running(people, queued=queued)
+    prune_checkpoints(older_than_days=0)
+    assert steps_left(run) == [2, 3]
+
+
+def test_the_attempt_at_work_keeps_all_its_own(people: People) -> None:
+    run, _, second = running(people)
+    for step in (4, 5, 6):
+        make_checkpoint(run, second, step)
+    prune_checkpoints()
+    assert steps_left(run) == [4, 5, 6]
+
+
+def test_only_checkpoints_that_verify_count_among_the_two(people: People) -> None:
+    run, _, _ = running(people)
+    spoil(run.checkpoints.get(step=3))
+    prune_checkpoints()
+    assert steps_left(run) == [1, 2, 3]
+
+
+def test_nothing_is_deleted_outside_the_runs_own_folder(people: People, tmp_path: Path) -> None:
+    run = ended(people, "succeeded", round_state="promoted")
+    neighbour = tmp_path / "attempts" / "a" / "checkpoints" / "step-00000001"
+    neighbour.mkdir(parents=True)
+    (neighbour / "precious").write_text("precious")
+    folder = Path(settings.RUNS_DIR) / run.folder
+    (folder / "attempts" / "linked").symlink_to(tmp_path / "attempts" / "a")
+    other = folder / "attempts" / "b" / "checkpoints"
+    other.mkdir(parents=True)
+    (other / "step-00000009").symlink_to(neighbour)
+    outside = make_run(make_round(make_project(people.workspace, "p2")), state="succeeded")
+    Run.objects.filter(pk=outside.pk).update(folder=f"../{tmp_path.name}")
+    Job.objects.filter(run=outside).update(finished_at=timezone.now() - timedelta(days=9))
+    prune_checkpoints(older_than_days=0)
+    assert (neighbour / "precious").read_text() == "precious"
+
+
+def test_a_folder_that_no_run_names_is_left_alone(people: People) -> None:
+    stray = Path(settings.RUNS_DIR) / "old" / "thing" / "attempts" / "a" / "checkpoints" / "step-1"
+    stray.mkdir(parents=True)
+    prune_checkpoints(older_than_days=0)
+    assert stray.is_dir()
+
+
+def test_what_a_crash_left_half_deleted_or_half_written_goes_too(people: People) -> None:
+    run = ended(people, "succeeded", round_state="promoted")
+    beside = next((Path(settings.RUNS_DIR) / run.folder).glob("attempts/*/checkpoints"))
+    for name in (".gone-step-00000001.ab", ".step-00000004.cd"):
+        (beside / name).mkdir()
+    prune_checkpoints()
+    assert list(beside.iterdir()) == []
+
+
+def test_a_row_whose_files_went_before_it_was_told_is_told_later(people: People) -> None:
+    run = ended(people, "failed")
+    row = run.checkpoints.get(step=1)
+    folder = Path(settings.RUNS_DIR) / run.folder / row.path
+    folder.rename(folder.with_name(".gone-step-00000001.ab"))  # and then the power failed
+    prune_checkpoints()
+    row.refresh_from_db()
+    assert row.removed_at is not None
+    # A run whose folder is on another machine says nothing about its files.
+    away = RunCheckpoint.objects.create(
+        run=make_run(run.round, stage="evaluate"), attempt=1, step=1, path="x"
+    )
+    prune_checkpoints()
+    away.refresh_from_db()
+    assert away.removed_at is None
+
+
+# The command ------------------------------------------------------------------------------------
+
+
+def told(*arguments: str) -> str:
+    out = StringIO()
+    call_command("prune", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command_says_what_it_would_free_and_then_frees_it(people: People) -> None:
+    run = ended(people, "succeeded", days=1, round_state="promoted")
+    assert told() == "nothing to delete\n"
+    would = told("--dry-run", "--older-than", "1")
+    assert "would be freed, 3 checkpoints" in would
+    assert f"{run.folder}/attempts/" in would
+    assert steps_left(run) == [1, 2, 3]
+    assert "freed, 3 checkpoints" in told("--older-than", "0")
+    assert steps_left(run) == []
+
+
+def test_the_command_says_why_nothing_goes(people: People, settings: Any) -> None:
+    settings.CHECKPOINT_KEEP_DAYS = 0
+    assert "CHECKPOINT_KEEP_DAYS is 0" in told()
+    with pytest.raises(CommandError, match="'-1' is not a number of days"):
+        told("--older-than=-1")

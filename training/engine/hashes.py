@@ -1,0 +1,45 @@
+"""Hashes of a base's files: gigabytes that do not change are read once, then remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+
+from training.engine.errors import EngineError
+from training.engine.files import sha256_of_file, write_file
+
+#: Files from this size on are remembered by path, size and time of change.
+LARGE_BYTES = 8_000_000
+#: What transformers reads of a model folder; a README beside it may change.
+MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+
+
+def remembered_sha256(path: Path, cache: Path) -> str:
+    """SHA-256 of a file, looked up in `cache` where it is large and was hashed before.
+
+    A file changed in place with its size and time of change kept would not be noticed.
+    """
+    path = path.resolve()
+    facts = path.stat()
+    if facts.st_size < LARGE_BYTES:
+        return sha256_of_file(path)
+    key = hashlib.sha256(f"{path} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()
+    kept = cache / "hashes" / f"{key}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(kept.read_text(encoding="utf-8"))["sha256"])
+    digest = sha256_of_file(path)
+    with contextlib.suppress(OSError, EngineError):  # costs the time to hash it again
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_file(kept, json.dumps({"path": str(path), "sha256": digest}))
+    return digest
+
+
+def sha256_of_model(folder: Path, cache: Path) -> str:
+    """SHA-256 over the names and hashes of the files that make a model folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in MODEL_SUFFIXES and path.is_file():
+            digest.update(f"{path.name} {remembered_sha256(path, cache)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,218 @@
+"""What a run was begun with, so that every attempt at it goes on with the same.
+
+The first attempt that has loaded what its config names writes attempts/inputs.json; every later one
+compares and refuses, naming the difference. Other library versions are told, not refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.engine.config import from_dict, to_dict
+from training.engine.errors import BaseModelError, ConfigError, RunFolderError
+from training.engine.files import sha256_of_file, write_file_once
+from training.engine.rundir import RunDir
+from training.engine.sources import identity_of_base
+
+VERSION = 1
+#: The files that are an adapter; tokenizers and cards beside them change nothing.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def compare_inputs(run: RunDir) -> None:
+    """Hash what the run reads, and compare with what an earlier attempt read.
+
+    A Hub id is loaded at the commit it first resolved to, whatever its branch points at now.
+    Raises RunFolderError naming what differs, BaseModelError for a base or adapter that is missing.
+    """
+    path = run.path / "attempts" / "inputs.json"
+    before = read_inputs(path) if path.exists() else None
+    if before is not None:
+        compare_config(before, run)
+        compare_files(before["data"], run.data_files())
+    config = run.config.base
+    pinned = before["base"].get("commit") if before is not None else None
+    base = identity_of_base(replace(config, revision=pinned or config.revision))
+    if "commit" in base:
+        run.base = replace(config, revision=base["commit"])
+    run.inputs = {
+        "version": VERSION,
+        "config": to_dict(run.config),
+        "data": run.data_files(),
+        "base": base,
+        "adapters": adapters_of(run),
+        "threads": run.config.threads,
+        "machine": machine(),
+        "versions": versions(),
+    }
+    if before is not None:
+        compare_models(before, run.inputs)
+        warn_of_surroundings(before, run)
+        run.inputs = before
+
+
+def record_inputs(run: RunDir) -> None:
+    """Write attempts/inputs.json where no attempt has; called before the first step.
+
+    Not earlier: a run that was refused for a wrong row or a missing adapter may be mended.
+    """
+    path = run.path / "attempts" / "inputs.json"
+    text = json.dumps(run.inputs, indent=2, ensure_ascii=False) + "\n"
+    if not path.exists() and not write_file_once(path, text):
+        compare_inputs(run)  # another attempt was first
+
+
+def read_inputs(path: Path) -> dict[str, Any]:
+    """An inputs.json that this code understands. Raises RunFolderError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        made_by = int(found["version"])
+        parts = [found[name] for name in ("config", "data", "base", "adapters", "versions")]
+        if not all(isinstance(part, dict) for part in parts):
+            raise TypeError("a part is no object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{path} is damaged ({error}): what the run was begun with is no longer known; "
+            "start again in a new folder"
+        ) from None
+    if made_by > VERSION:
+        raise RunFolderError(
+            f"{path} has format {made_by}, and this code knows up to {VERSION}: the run was begun "
+            "by a newer version; go on with that one"
+        )
+    loaded: dict[str, Any] = found
+    return loaded
+
+
+def compare_config(before: Mapping[str, Any], run: RunDir) -> None:
+    try:
+        # a field that is new since then has its default, as it had when the run began
+        old = flat(to_dict(from_dict(before["config"])))
+    except ConfigError as error:
+        raise RunFolderError(
+            f"{run.path} was begun by another version, whose settings are unknown here: {error}"
+        ) from None
+    new = flat(to_dict(run.config))
+    changed = [
+        f"{name} was {shown(old.get(name))} and is {shown(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        raise RunFolderError(
+            f"config.json has changed since the run began: {'; '.join(changed)}. A changed config "
+            "needs a new folder"
+        )
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim.lr": …} of {"optim": {"lr": …}}."""
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value
+    return values
+
+
+def shown(value: Any) -> str:
+    return "null" if value is None else f"{value}"
+
+
+def compare_files(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if new is None:
+            what = f"{name} is gone since the run began"
+        elif old is None:
+            what = f"{name} is new since the run began"
+        else:
+            what = f"{name} has changed since the run began (sha256 {short(old)} → {short(new)})"
+        raise RunFolderError(f"{what}; put it back, or start the run in a new folder")
+
+
+def compare_models(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    if before["base"] != now["base"]:
+        old, new = (" ".join(each.values()) for each in (before["base"], now["base"]))
+        raise RunFolderError(
+            f"the base has changed since the run began ({old} → {new}); put it back, or start the "
+            "run in a new folder"
+        )
+    for name, digest in now["adapters"].items():
+        old = before["adapters"].get(name)
+        if old != digest:
+            raise RunFolderError(
+                f"the adapter of {name} has changed since the run began (sha256 "
+                f"{short(str(old))} → {short(digest)}); put it back, or start in a new folder"
+            )
+
+
+def warn_of_surroundings(before: Mapping[str, Any], run: RunDir) -> None:
+    """Say where this attempt's bits may differ from the earlier one's."""
+    old, new = before["versions"], run.inputs["versions"]
+    changed = [
+        f"{name} {old.get(name, 'none')} → {new.get(name, 'none')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        run.events.warning(
+            "versions_changed",
+            f"since the run began: {', '.join(changed)}; its last bits may differ from those of an "
+            "uninterrupted run",
+        )
+    if before.get("machine") != run.inputs["machine"]:
+        run.events.warning(
+            "machine_changed",
+            f"the run began on {before.get('machine')} and goes on on {run.inputs['machine']}; its "
+            "last bits may differ from those of an uninterrupted run",
+        )
+
+
+def short(digest: str) -> str:
+    return f"{digest[:8]}…"
+
+
+def versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "peft", "bitsandbytes")
+    return {name: version(name) for name in packages}
+
+
+def machine() -> str:
+    """What the processor can do decides which kernels run, and so the last bits."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def adapters_of(run: RunDir) -> dict[str, str]:
+    """The digest of every adapter that the config names. Raises BaseModelError where one lacks."""
+    config = to_dict(run.config)
+    named = {
+        name: value
+        for name, value in flat(config).items()
+        if value is not None and (name == "adapter.init_from" or name.endswith("_adapter"))
+    }
+    return {name: adapter_digest(Path(folder)) for name, folder in named.items()}
+
+
+def adapter_digest(folder: Path) -> str:
+    missing = [name for name in reversed(ADAPTER_FILES) if not (folder / name).is_file()]
+    if missing:
+        raise BaseModelError(f"{folder} holds no {missing[0]}")
+    digest = hashlib.sha256()
+    for name in ADAPTER_FILES:
+        digest.update(f"{name} {sha256_of_file(folder / name)}\n".encode())
+    return digest.hexdigest()
