@@ -17,7 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from training.engine.rundir import RunDir, write_file, write_result
+from training.engine.files import write_file
+from training.engine.rundir import RunDir, publish_result
 from training.engine.stopping import stop_requested
 from training.engine.tether import EXIT_INTERRUPTED, tie
 
@@ -56,13 +57,15 @@ def work(run: RunDir, steps: int, step_s: float) -> int:
             run.events.write("end", status="interrupted")
             return EXIT_INTERRUPTED
     run.events.write("phase", name="save")
-    made = {"adapter": None} if method in ("evaluate", "sample") else {"adapter": adapter(run)}
-    if method == "sample":
-        answer(run)
     result = {"status": "done", "method": method, "reason": None, "steps": steps, "rows": 1}
-    write_result(run.path, {**result, **made, "metrics": {"loss/train": 1.0 / steps}})
-    run.events.write("end", status="done")
-    return 0
+    result |= {"metrics": {"loss/train": 1.0 / steps}}
+    if method == "sample":
+        result["samples"] = answer(run)
+    elif method != "evaluate":
+        result["adapter"] = adapter(run)
+    won = publish_result(run.attempt_path, result)
+    run.events.write("end", status="done" if won else "too_late")
+    return 0 if won else EXIT_INTERRUPTED
 
 
 def newest_step(run: RunDir) -> int:
@@ -74,19 +77,19 @@ def checkpoint(run: RunDir, step: int) -> None:
     folder = run.attempt_path / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     write_file(folder / "manifest.json", json.dumps({"step": step, "files": {}}))
-    run.events.write("checkpoint", step=step, path=str(folder.relative_to(run.path)))
+    run.events.write("checkpoint", step=step, path=run.name_of(folder))
 
 
 def adapter(run: RunDir) -> str:
-    folder = run.path / "adapter"
-    folder.mkdir(exist_ok=True)
+    folder = run.attempt_path / "adapter"
+    folder.mkdir()
     write_file(folder / "adapter_config.json", "{}")
     digest = hashlib.sha256(f"{run.path.name} {run.config_sha256}".encode()).hexdigest()
     write_file(folder / "adapter_model.safetensors", digest)
-    return "adapter"
+    return run.name_of(folder)
 
 
-def answer(run: RunDir) -> None:
+def answer(run: RunDir) -> str:
     settings = run.config.sample
     assert settings is not None
     rows = [
@@ -101,7 +104,9 @@ def answer(run: RunDir) -> None:
         for row in run.rows(run.config.data.prompts)
         for index in range(settings.samples_per_prompt)
     ]
-    write_file(run.path / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    path = run.attempt_path / "samples.jsonl"
+    write_file(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return run.name_of(path)
 
 
 if __name__ == "__main__":

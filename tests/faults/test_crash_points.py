@@ -57,10 +57,11 @@ REAPING = {
 #: In the engine.
 TRAINING = {
     "a checkpoint's first file": "after:safetensors.torch.save_file",
-    "a checkpoint without its name": "before:training.engine.rundir.publish_folder",
+    "a checkpoint without its name": "before:training.engine.files.publish_folder",
     "a checkpoint announced": "after:training.engine.checkpoint.save_checkpoint",
-    "before the result": "before:training.engine.rundir.write_result",
-    "after the result": "after:training.engine.rundir.write_result",
+    "before the result": "before:training.engine.rundir.publish_result",
+    "a result that nobody sees": "before:training.engine.files.link_once",
+    "after the result": "after:training.engine.rundir.publish_result",
 }
 TRAINING_STEPS = 6
 
