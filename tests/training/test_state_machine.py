@@ -33,11 +33,13 @@ from training.services.queueing import FINAL, TRANSITIONS, Claim, State
 
 #: The services open transactions of their own, and wake the workers when those commit.
 pytestmark = pytest.mark.django_db(transaction=True)
-MAX_JOBS = 3
+#: Jobs that something can still happen to.
+MAX_OPEN = 2
 STEPS_AT_ONCE = 50
 #: Which of the things that are there; taken modulo their number.
 ANY = st.integers(min_value=0, max_value=255)
-WORKERS = st.sampled_from(["ada", "ben"])
+#: How many claims back: 0 is whoever claimed the job last, the others are workers left behind.
+BACK = st.integers(min_value=0, max_value=2)
 
 
 @dataclass
@@ -66,7 +68,8 @@ class Queue(RuleBasedStateMachine):
         self.workspace = Workspace.objects.create(slug="lab", name="Lab")
         self.base = make_version(self.workspace)
         self.expected: dict[int, Expected] = {}
-        self.claims: dict[str, list[Claim]] = {"ada": [], "ben": []}
+        #: Every claim of each job, the newest last.
+        self.claims: dict[int, list[Claim]] = {}
         self.numbers = itertools.count()
 
     @invariant()
@@ -78,27 +81,33 @@ class Queue(RuleBasedStateMachine):
         for model in (Job, Run, ModelVersion, Workspace):
             model.objects.all().delete()
 
+    def open_jobs(self) -> list[int]:
+        return [pk for pk, job in sorted(self.expected.items()) if job.state != State.SUCCEEDED]
+
     def job(self, which: int) -> Job:
-        ids = sorted(self.expected)
+        """A job; one that has succeeded only where there is no other."""
+        ids = self.open_jobs() or sorted(self.expected)
         return Job.objects.get(pk=ids[which % len(ids)])
 
-    def held(self, worker: str, which: int) -> tuple[Claim, Expected, bool]:
-        """One of the claims that a worker ever made, its job, and whether it still holds."""
-        claim = self.claims[worker][which % len(self.claims[worker])]
+    def held(self, which: int, back: int) -> tuple[Claim, Expected, bool]:
+        """A claim that was made at some time, its job, and whether it still holds."""
+        jobs = [pk for pk in self.open_jobs() if pk in self.claims] or sorted(self.claims)
+        claims = self.claims[jobs[which % len(jobs)]]
+        claim = claims[-1 - back % len(claims)]
         expected = self.expected[claim.job.pk]
         return claim, expected, expected.token == claim.token
 
-    def note(self, worker: str, claim: Claim) -> None:
+    def note(self, claim: Claim) -> None:
         expected = self.expected[claim.job.pk]
         assert expected.state == State.QUEUED
         expected.state, expected.token, expected.overdue = State.RUNNING, claim.token, False
         expected.attempts += 1
         assert claim.attempt == expected.attempts
-        self.claims[worker].append(claim)
+        self.claims.setdefault(claim.job.pk, []).append(claim)
 
     # A person ----------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.expected) < MAX_JOBS)
+    @precondition(lambda self: len(self.open_jobs()) < MAX_OPEN)
     @rule()
     def launch(self) -> None:
         run = Run.objects.create(
@@ -138,27 +147,27 @@ class Queue(RuleBasedStateMachine):
     # Two workers -------------------------------------------------------------------------------
 
     @precondition(lambda self: self.expected)
-    @rule(worker=WORKERS, which=ANY)
-    def claim(self, worker: str, which: int) -> None:
+    @rule(which=ANY)
+    def claim(self, which: int) -> None:
         job = self.job(which)
         waiting = self.expected[job.pk].state == State.QUEUED
         claim = queueing.claim(job_id=job.pk)
         assert (claim is not None) == waiting
         if claim is not None:
-            self.note(worker, claim)
+            self.note(claim)
 
-    @rule(worker=WORKERS)
-    def claim_the_oldest(self, worker: str) -> None:
+    @rule()
+    def claim_the_oldest(self) -> None:
         waiting = [pk for pk, job in sorted(self.expected.items()) if job.state == State.QUEUED]
         claim = queueing.claim_next(queues=["sampling"])
         assert (claim.job.pk if claim else None) == (waiting[0] if waiting else None)
         if claim is not None:
-            self.note(worker, claim)
+            self.note(claim)
 
-    @precondition(lambda self: all(self.claims.values()))
-    @rule(worker=WORKERS, which=ANY)
-    def beat(self, worker: str, which: int) -> None:
-        claim, expected, mine = self.held(worker, which)
+    @precondition(lambda self: self.claims)
+    @rule(which=ANY, back=BACK)
+    def beat(self, which: int, back: int) -> None:
+        claim, expected, mine = self.held(which, back)
         if mine:
             assert queueing.heartbeat(claim=claim) == expected.cancel_requested
             expected.overdue = False
@@ -166,10 +175,10 @@ class Queue(RuleBasedStateMachine):
             with pytest.raises(LostLease):
                 queueing.heartbeat(claim=claim)
 
-    @precondition(lambda self: all(self.claims.values()))
-    @rule(worker=WORKERS, which=ANY, further=st.booleans())
-    def write(self, worker: str, which: int, further: bool) -> None:
-        claim, expected, mine = self.held(worker, which)
+    @precondition(lambda self: self.claims)
+    @rule(which=ANY, back=BACK, further=st.booleans())
+    def write(self, which: int, back: int, further: bool) -> None:
+        claim, expected, mine = self.held(which, back)
         try:
             with queueing.fenced(claim=claim):
                 RunEvent.objects.create(
@@ -184,10 +193,10 @@ class Queue(RuleBasedStateMachine):
             assert mine
             expected.strikes = 0 if further else expected.strikes
 
-    @precondition(lambda self: all(self.claims.values()))
-    @rule(worker=WORKERS, which=ANY, to=st.sampled_from(FINAL))
-    def end(self, worker: str, which: int, to: str) -> None:
-        claim, expected, mine = self.held(worker, which)
+    @precondition(lambda self: self.claims)
+    @rule(which=ANY, back=BACK, to=st.sampled_from(FINAL))
+    def end(self, which: int, back: int, to: str) -> None:
+        claim, expected, mine = self.held(which, back)
         if mine:
             queueing.finish(claim=claim, to=to, reason="x")
             expected.leave(to)
@@ -195,10 +204,10 @@ class Queue(RuleBasedStateMachine):
             with pytest.raises(LostLease):
                 queueing.finish(claim=claim, to=to)
 
-    @precondition(lambda self: all(self.claims.values()))
-    @rule(worker=WORKERS, which=ANY, strike=st.booleans())
-    def give_back(self, worker: str, which: int, strike: bool) -> None:
-        claim, expected, mine = self.held(worker, which)
+    @precondition(lambda self: self.claims)
+    @rule(which=ANY, back=BACK, strike=st.booleans())
+    def give_back(self, which: int, back: int, strike: bool) -> None:
+        claim, expected, mine = self.held(which, back)
         if not mine:
             with pytest.raises(LostLease):
                 queueing.give_back(claim=claim, reason="x", detail="")
@@ -223,12 +232,16 @@ class Queue(RuleBasedStateMachine):
     # Time and the reaper -----------------------------------------------------------------------
 
     @precondition(lambda self: self.expected)
-    @rule(which=ANY)
-    def time_passes(self, which: int) -> None:
+    @rule(which=ANY, then=st.sampled_from(["", "reap", "claim"]))
+    def a_lease_runs_out(self, which: int, then: str) -> None:
         job = self.job(which)
         past = timezone.now() - timedelta(seconds=1)
         if Job.objects.filter(pk=job.pk, state=State.RUNNING).update(lease_until=past):
             self.expected[job.pk].overdue = True
+        if then:
+            self.reap()
+        if then == "claim":
+            self.claim_the_oldest()
 
     @rule()
     def reap(self) -> None:
@@ -320,5 +333,5 @@ def take_steps(number: int, *, derandomize: bool) -> int:
     return Queue.taken - before
 
 
-def test_a_few_hundred_steps() -> None:
-    assert take_steps(300, derandomize=True) >= 300
+def test_five_hundred_steps() -> None:
+    assert take_steps(500, derandomize=True) >= 500
