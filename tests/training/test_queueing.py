@@ -83,6 +83,20 @@ def test_a_job_lost_again_and_again_is_given_up(people: People) -> None:
     assert moves[-1] == ("lost", "failed")
 
 
+def test_a_worker_that_comes_back_while_the_reaper_waits_keeps_its_job(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(people)
+    claim = queueing.claim(job_id=job.pk)
+    assert claim is not None
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    # The beat arrives between the reaper's look at the table and its lock.
+    monkeypatch.setattr(queueing, "lock_round", lambda _: queueing.heartbeat(claim=claim))
+    assert queueing.reap_lost() == []
+    job.refresh_from_db()
+    assert (job.state, job.token, job.strikes) == (State.RUNNING, claim.token, 0)
+
+
 def test_moves_the_table_lacks_are_refused(people: People) -> None:
     job = make_job(people)
     with pytest.raises(IllegalTransition):

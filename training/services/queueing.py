@@ -297,7 +297,9 @@ def reap_lost(*, on_given_up: Callable[[Job], None] | None = None) -> list[Job]:
         detail = "the worker stopped giving signs of life"
         with transaction.atomic():
             lock_round(job.round_id)
-            lost = transition(
+            # Asked again under a lock: its worker may have come back while we waited for one.
+            still = Job.objects.select_for_update().filter(pk=job.pk, lease_until__lt=Now())
+            lost = still.values_list("pk", flat=True).first() is not None and transition(
                 job.pk,
                 from_state=State.RUNNING,
                 to=State.LOST,
