@@ -279,6 +279,18 @@ def test_a_checkpoint_further_on_takes_back_the_strikes(run: Run) -> None:
     assert Job.objects.get().strikes == 1
 
 
+def test_a_checkpoint_that_its_attempt_deleted_is_no_longer_expected(run: Run) -> None:
+    claim = claimed(run)
+    paths = [f"attempts/{claim.token.hex}/checkpoints/step-0000000{step}" for step in (1, 2)]
+    folder = write_events(
+        run, claim,
+        *(line(i, "checkpoint", step=i + 1, path=path) for i, path in enumerate(paths)),
+        line(2, "checkpoint_removed", step=1, path=paths[0]),
+    )  # fmt: skip
+    Forwarder(claim, 1, folder).forward()
+    assert [row.removed_at is None for row in RunCheckpoint.objects.all()] == [False, True]
+
+
 # Whole runs -------------------------------------------------------------------------------------
 #: Follows the run-directory contract: reports five steps a tenth of a second apart, then its end.
 ENGINE = """
