@@ -163,6 +163,15 @@ def child_of(tmp_path: Path, code: str, alive: Callable[[], bool] = lambda: True
     return Child(command, tmp_path, "a1", alive=alive)
 
 
+def test_the_end_of_a_log_is_text_that_a_database_holds(tmp_path: Path) -> None:
+    child = child_of(tmp_path, r"print('cut\0 off', flush=True)")
+    try:
+        child.process.wait(20)
+        assert child.last_words() == "cut\N{SYMBOL FOR NULL} off"
+    finally:
+        child.close()
+
+
 def test_a_child_without_a_pulse_ends_itself(tmp_path: Path, settings: Any) -> None:
     settings.JOB_LEASE_S = 4
     beating = threading.Event()
