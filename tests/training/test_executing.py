@@ -6,6 +6,7 @@ import json
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
@@ -14,8 +15,9 @@ from django.utils import timezone
 from tests.factories import make_project
 from tests.people import People
 from tests.training.rows import make_prompt_set, make_round, make_run
+from training.errors import LostLease
 from training.models import Job, Round, Run, RunEvent, RunMetric
-from training.services import queueing
+from training.services import executing, queueing
 from training.services.executing import execute_run, succeed
 from training.services.folders import run_folder
 from training.services.forwarding import PIECE_BYTES, Forwarder, read_result
@@ -113,6 +115,24 @@ def test_a_broken_result_of_an_earlier_attempt_steps_aside(run: Run) -> None:
     (folder / "result.json").write_text("{")
     execute_run(claim=claimed(run), stopping=threading.Event(), command=["true"])
     assert (folder / "result-before-2.json").read_text() == "{"
+
+
+def test_a_worker_that_was_paused_does_not_move_the_next_ones_result(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished(run)
+    old = claimed(run)
+
+    def paused_after_reading(_: Path) -> dict[str, Any]:
+        Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        queueing.reap_lost()
+        claimed(run)
+        return {"status": "failed"}
+
+    monkeypatch.setattr(executing, "read_result", paused_after_reading)
+    with pytest.raises(LostLease):
+        execute_run(claim=old, stopping=threading.Event(), command=["true"])
+    assert (folder / "result.json").exists()
 
 
 def test_a_job_that_cannot_be_prepared_fails_and_the_worker_goes_on(run: Run) -> None:
