@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from rlhf_platform.broker import make_broker
 from tests.people import People
+from training.actors import WAKE
 from training.errors import IllegalTransition, LostLease, UnknownBase
 from training.models import Job, Run
 from training.services import queueing
@@ -121,6 +122,24 @@ def test_old_waiting_jobs_are_announced_again(people: People) -> None:
     Job.objects.update(created_at=timezone.now() - timedelta(seconds=20), notified_at=None)
     assert queueing.dispatch_waiting() == 1
     assert queueing.dispatch_waiting() == 0
+
+
+def test_a_broker_that_hangs_is_asked_once_and_not_for_every_job(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        make_job(people)
+    Job.objects.update(created_at=timezone.now() - timedelta(seconds=20), notified_at=None)
+    asked = []
+
+    def hang(*_: object) -> None:
+        asked.append(1)
+        raise TimeoutError("Timeout reading from socket")
+
+    for actor in WAKE.values():
+        monkeypatch.setattr(actor, "send", hang)
+    assert queueing.dispatch_waiting() == 0
+    assert len(asked) == 1
 
 
 # A program that follows the run-directory contract stands in for the engine at the process edge.

@@ -126,16 +126,20 @@ def enqueue(
     return job
 
 
-def notify(*, job_id: int, queue: str) -> None:
-    """Send the wake-up. A broker that is away is logged: the worker polls the table anyway."""
+def notify(*, job_id: int, queue: str) -> bool:
+    """Send the wake-up; whether the broker took it.
+
+    One that is away is logged: the worker polls the table anyway.
+    """
     from training.actors import WAKE
 
     try:
         WAKE[queue].send(job_id)
     except Exception:  # a broker client raises what its library likes; none of it may undo a launch
         log.warning("the broker did not take the wake-up for job %s", job_id, exc_info=True)
-        return
+        return False
     Job.objects.filter(pk=job_id).update(notified_at=Now())
+    return True
 
 
 def claim_next(*, queues: Sequence[str]) -> Claim | None:
@@ -323,14 +327,20 @@ def reap_lost(*, on_given_up: Callable[[Job], None] | None = None) -> list[Job]:
 
 
 def dispatch_waiting() -> int:
-    """Announce again what has waited for long; returns how many."""
+    """Announce again what has waited for long; returns how many.
+
+    Ends at the first that the broker does not take: a hundred waits for one that hangs would keep
+    the worker from looking for lost jobs.
+    """
     stale = Q(notified_at__isnull=True) | Q(
         notified_at__lt=in_future(-RESEND_EVERY.total_seconds())
     )
     waiting = Job.objects.filter(
         stale, state=State.QUEUED, created_at__lt=in_future(-RESEND_AFTER.total_seconds())
     )
-    announced = list(waiting.values_list("pk", "queue")[:100])
-    for job_id, queue in announced:
-        notify(job_id=job_id, queue=queue)
-    return len(announced)
+    announced = 0
+    for job_id, queue in waiting.values_list("pk", "queue")[:100]:
+        if not notify(job_id=job_id, queue=queue):
+            break
+        announced += 1
+    return announced
