@@ -156,10 +156,16 @@ def test_an_absent_database_makes_a_lease_unsafe_and_its_return_safe(
 
 
 # Children ---------------------------------------------------------------------------------------
-def child_of(tmp_path: Path, code: str, alive: Callable[[], bool] = lambda: True) -> Child:
+def child_of(
+    tmp_path: Path,
+    code: str,
+    alive: Callable[[], bool] = lambda: True,
+    *,
+    tie: str = "tie(fd, patience); ",
+) -> Child:
     """A child that ties itself as the engine does, then runs `code`."""
     given = "import sys, time; a = sys.argv; fd, patience = int(a[-3]), float(a[-1]); "
-    command = [sys.executable, "-c", given + TETHER + "tie(fd, patience); " + code]
+    command = [sys.executable, "-c", given + TETHER + tie + code]
     return Child(command, tmp_path, "a1", alive=alive)
 
 
@@ -184,6 +190,19 @@ def test_a_child_without_a_pulse_ends_itself(tmp_path: Path, settings: Any) -> N
         beating.clear()
         assert child.process.wait(10) == 75
         assert not child.killed
+    finally:
+        child.close()
+
+
+def test_a_pulse_with_a_high_number_is_heard_too(tmp_path: Path, settings: Any) -> None:
+    """A worker with many files open hands its child a descriptor that select() refuses."""
+    settings.JOB_LEASE_S = 4
+    give = "import fcntl, resource as r; "
+    give += "r.setrlimit(r.RLIMIT_NOFILE, (1200, r.getrlimit(r.RLIMIT_NOFILE)[1])); "
+    give += "tie(fcntl.fcntl(fd, fcntl.F_DUPFD, 1100), patience); "
+    child = child_of(tmp_path, "time.sleep(60)", lambda: False, tie=give)
+    try:
+        assert child.process.wait(20) == 75
     finally:
         child.close()
 
