@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from rlhf_platform.broker import make_broker
@@ -91,11 +92,49 @@ def test_a_worker_that_comes_back_while_the_reaper_waits_keeps_its_job(
     claim = queueing.claim(job_id=job.pk)
     assert claim is not None
     Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    # The beat arrives between the reaper's look at the table and its lock.
-    monkeypatch.setattr(queueing, "lock_round", lambda _: queueing.heartbeat(claim=claim))
+    lock = queueing.lock_if_overdue
+
+    def beaten_before_the_lock(job: Job) -> bool:
+        queueing.heartbeat(claim=claim)
+        return lock(job)
+
+    monkeypatch.setattr(queueing, "lock_if_overdue", beaten_before_the_lock)
     assert queueing.reap_lost() == []
     job.refresh_from_db()
     assert (job.state, job.token, job.strikes) == (State.RUNNING, claim.token, 0)
+
+
+def test_a_worker_paused_in_a_transaction_holds_up_no_other_job(people: People) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one lock for all")
+    held, other = make_job(people), make_job(people)
+    claims = [queueing.claim(job_id=job.pk) for job in (held, other)]
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    inside, resume = threading.Event(), threading.Event()
+
+    def paused() -> None:
+        assert claims[0] is not None
+        try:
+            with queueing.fenced(claim=claims[0]):
+                inside.set()
+                resume.wait(20)
+        finally:
+            connection.close()
+
+    worker = threading.Thread(target=paused)
+    worker.start()
+    try:
+        assert inside.wait(10)
+        queueing.reap_lost()
+        assert worker.is_alive()  # it was not waited for
+        states = dict(Job.objects.values_list("pk", "state"))
+        assert states == {held.pk: State.RUNNING, other.pk: State.QUEUED}
+    finally:
+        resume.set()
+        worker.join()
+    queueing.reap_lost()
+    held.refresh_from_db()
+    assert held.state == State.QUEUED
 
 
 def test_moves_the_table_lacks_are_refused(people: People) -> None:

@@ -109,6 +109,21 @@ def lock_round(round_id: int | None) -> None:
         Round.objects.select_for_update().get(pk=round_id)
 
 
+def lock_if_overdue(job: Job) -> bool:
+    """Lock a job, after its round, if its lease is over and nobody else holds either lock.
+
+    A worker that was paused within a transaction keeps its locks: a reaper that waited for them
+    would leave every other lost job where it is.
+    """
+    rounds = Round.objects.select_for_update(skip_locked=True).filter(pk=job.round_id)
+    if job.round_id is not None and rounds.first() is None:
+        return False
+    # Asked again under the lock: its worker may have come back since the look at the table.
+    overdue = Job.objects.filter(pk=job.pk, state=State.RUNNING, lease_until__lt=Now())
+    locked = overdue.select_for_update(skip_locked=True, no_key=True)
+    return locked.values_list("pk", flat=True).first() is not None
+
+
 def enqueue(
     *,
     kind: str,
@@ -300,10 +315,7 @@ def reap_lost(*, on_given_up: Callable[[Job], None] | None = None) -> list[Job]:
     for job in overdue.select_related("run"):
         detail = "the worker stopped giving signs of life"
         with transaction.atomic():
-            lock_round(job.round_id)
-            # Asked again under a lock: its worker may have come back while we waited for one.
-            still = Job.objects.select_for_update().filter(pk=job.pk, lease_until__lt=Now())
-            lost = still.values_list("pk", flat=True).first() is not None and transition(
+            lost = lock_if_overdue(job) and transition(
                 job.pk,
                 from_state=State.RUNNING,
                 to=State.LOST,
