@@ -17,7 +17,7 @@ from tests.people import People
 from tests.training.rows import make_prompt_set, make_round, make_run
 from training.errors import LostLease
 from training.models import Job, Round, Run, RunEvent, RunMetric
-from training.services import executing, queueing
+from training.services import executing, queueing, working
 from training.services.executing import execute_run, succeed
 from training.services.folders import run_folder
 from training.services.forwarding import PIECE_BYTES, Forwarder, read_result
@@ -124,8 +124,7 @@ def test_a_worker_that_was_paused_does_not_move_the_next_ones_result(
     old = claimed(run)
 
     def paused_after_reading(_: Path) -> dict[str, Any]:
-        Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-        queueing.reap_lost()
+        queueing.give_back(claim=old, reason="lost", detail="")
         claimed(run)
         return {"status": "failed"}
 
@@ -199,6 +198,32 @@ def test_a_run_given_up_ends_its_round_in_the_same_transaction(run: Run) -> None
     worker._keep_house()
     assert Job.objects.get(run=run).state == State.FAILED
     assert Round.objects.get().state == Round.State.FAILED
+
+
+def test_a_worker_that_was_away_lets_the_others_beat_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(working, "clock", lambda: now[0])
+    worker = Worker(["training"])
+    worker.stopping.set()
+    claim = claimed(run)
+    worker._keep_house()
+
+    now[0] += 60  # the database is away, or the machine sleeps
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    worker._keep_house()
+    queueing.heartbeat(claim=claim)
+    now[0] += 5
+    worker._keep_house()
+    job = Job.objects.get()
+    assert (job.state, job.strikes) == (State.RUNNING, 0)
+
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    now[0] += 2
+    worker._keep_house()
+    job.refresh_from_db()
+    assert (job.state, job.strikes) == (State.QUEUED, 1)
 
 
 def test_a_retry_forgets_the_cancel(run: Run) -> None:

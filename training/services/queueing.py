@@ -115,9 +115,10 @@ def lock_if_overdue(job: Job) -> bool:
     A worker that was paused within a transaction keeps its locks: a reaper that waited for them
     would leave every other lost job where it is.
     """
-    rounds = Round.objects.select_for_update(skip_locked=True).filter(pk=job.round_id)
-    if job.round_id is not None and rounds.first() is None:
-        return False
+    if job.round_id is not None:
+        free = Round.objects.select_for_update(skip_locked=True).filter(pk=job.round_id)
+        if free.first() is None:
+            return False
     # Asked again under the lock: its worker may have come back since the look at the table.
     overdue = Job.objects.filter(pk=job.pk, state=State.RUNNING, lease_until__lt=Now())
     locked = overdue.select_for_update(skip_locked=True, no_key=True)
