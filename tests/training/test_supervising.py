@@ -120,6 +120,18 @@ def test_a_lease_is_kept_while_the_work_goes_on(run: Run, settings: Any) -> None
     assert Job.objects.get().token == claim.token
 
 
+def test_a_worker_paused_right_after_its_claim_does_not_trust_it(
+    run: Run, settings: Any, outage: Outage
+) -> None:
+    settings.JOB_LEASE_S = 1
+    claim = claimed(run)
+    time.sleep(1)
+    outage.lasts = True
+    with Lease(claim, threading.Event()) as lease:
+        assert not lease.safe
+    outage.lasts = False
+
+
 def test_whoever_lost_the_lease_hears_of_it(run: Run, settings: Any) -> None:
     settings.JOB_LEASE_S = 1
     claim = claimed(run)

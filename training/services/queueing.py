@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,12 @@ RESEND_AFTER = timedelta(seconds=2)
 RESEND_EVERY = timedelta(seconds=10)
 
 
+def clock() -> float:
+    """Seconds that also pass while the machine sleeps, where the system counts those."""
+    number = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(number)
+
+
 @dataclass(frozen=True)
 class Claim:
     """The right to work on a job: every write names the token, which a later claim replaces."""
@@ -50,6 +57,8 @@ class Claim:
     job: Job
     token: uuid.UUID
     attempt: int
+    #: By `clock`, before the database was asked: the lease lasts from then.
+    asked_at: float
 
 
 def in_future(seconds: float) -> ExpressionWrapper:
@@ -170,7 +179,7 @@ def claim_next(*, queues: Sequence[str]) -> Claim | None:
 
 def claim(*, job_id: int) -> Claim | None:
     """Claim one job if it is still waiting; of any number of claimants one succeeds."""
-    token = uuid.uuid4()
+    token, asked_at = uuid.uuid4(), clock()
     with transaction.atomic():
         taken = transition(
             job_id,
@@ -188,7 +197,7 @@ def claim(*, job_id: int) -> Claim | None:
         JobAttempt.objects.create(
             job=job, number=job.attempts, token=token, worker=worker_name(), started_at=Now()
         )
-    return Claim(job, token, job.attempts)
+    return Claim(job, token, job.attempts, asked_at)
 
 
 def worker_name() -> str:

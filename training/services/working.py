@@ -19,9 +19,9 @@ from training.errors import LostLease
 from training.models import Job
 from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run, fail
-from training.services.leases import AWAY, SAFE, clock
+from training.services.leases import AWAY, SAFE
 from training.services.publishing import execute_push
-from training.services.queueing import Claim
+from training.services.queueing import Claim, clock
 from training.services.retention import prune_checkpoints
 from training.services.wakeups import wakeups
 
