@@ -23,6 +23,8 @@ from dramatiq.middleware import Callbacks, CurrentMessage
 
 #: Seconds a web request may wait for a broker before it goes on without it.
 CONNECT_TIMEOUT_S = 0.2
+#: … and for one that took the connection and does not answer: it hangs, or is very busy.
+ANSWER_TIMEOUT_S = 1.0
 #: Unix socket paths are cut by the kernel at about 104 characters.
 MAX_SOCKET_PATH = 100
 
@@ -51,7 +53,10 @@ def make_broker(url: str) -> Broker:
         import redis
         from dramatiq.brokers.redis import RedisBroker
 
-        timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT_S}
+        timeouts = {
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "socket_timeout": ANSWER_TIMEOUT_S,
+        }
         if url == "embedded":
             client = redis.Redis(unix_socket_path=str(socket_path()), **timeouts)  # type: ignore[arg-type]
         else:

@@ -251,7 +251,7 @@ def store_prompt_set(
     if use not in PromptSet.Use.values:
         raise AnnotateError(f"use {use!r} is none of {', '.join(PromptSet.Use.values)}")
     # Two imports into one workspace take turns: they would draw the same version.
-    Workspace.objects.select_for_update().get(pk=workspace.pk)
+    Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
     prompts = store_prompts(workspace=workspace, conversations=conversations)
     order = list(dict.fromkeys(sha256(canonical_json(messages)) for messages in conversations))
     latest = PromptSet.objects.filter(workspace=workspace, name=name).order_by("-version").first()

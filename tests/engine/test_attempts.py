@@ -146,6 +146,9 @@ def test_another_adapter_in_the_same_place_is_refused(
     trained = folder / "attempts" / "first" / "adapter" / "adapter_model.safetensors"
     shutil.copy(trained, own)
     assert "the adapter of adapter.init_from has changed" in refused(folder)
+    (folder / "result.json").unlink()
+    shutil.rmtree(own)
+    assert "the adapter of adapter.init_from is gone" in refused(folder)
 
 
 def test_a_wrong_row_may_be_mended_before_the_first_step(tiny: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
@@ -14,8 +15,9 @@ from django.utils import timezone
 from tests.factories import make_project
 from tests.people import People
 from tests.training.rows import make_prompt_set, make_round, make_run
+from training.errors import LostLease
 from training.models import Job, Round, Run, RunEvent, RunMetric
-from training.services import queueing
+from training.services import executing, queueing, working
 from training.services.executing import execute_run, succeed
 from training.services.folders import run_folder
 from training.services.forwarding import PIECE_BYTES, Forwarder, read_result
@@ -115,6 +117,23 @@ def test_a_broken_result_of_an_earlier_attempt_steps_aside(run: Run) -> None:
     assert (folder / "result-before-2.json").read_text() == "{"
 
 
+def test_a_worker_that_was_paused_does_not_move_the_next_ones_result(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished(run)
+    old = claimed(run)
+
+    def paused_after_reading(_: Path) -> dict[str, Any]:
+        queueing.give_back(claim=old, reason="lost", detail="")
+        claimed(run)
+        return {"status": "failed"}
+
+    monkeypatch.setattr(executing, "read_result", paused_after_reading)
+    with pytest.raises(LostLease):
+        execute_run(claim=old, stopping=threading.Event(), command=["true"])
+    assert (folder / "result.json").exists()
+
+
 def test_a_job_that_cannot_be_prepared_fails_and_the_worker_goes_on(run: Run) -> None:
     Run.objects.filter(pk=run.pk).update(method="sample")  # its prompt set is gone
     worker = Worker(["training"])
@@ -179,6 +198,32 @@ def test_a_run_given_up_ends_its_round_in_the_same_transaction(run: Run) -> None
     worker._keep_house()
     assert Job.objects.get(run=run).state == State.FAILED
     assert Round.objects.get().state == Round.State.FAILED
+
+
+def test_a_worker_that_was_away_lets_the_others_beat_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(working, "clock", lambda: now[0])
+    worker = Worker(["training"])
+    worker.stopping.set()
+    claim = claimed(run)
+    worker._keep_house()
+
+    now[0] += 60  # the database is away, or the machine sleeps
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    worker._keep_house()
+    queueing.heartbeat(claim=claim)
+    now[0] += 5
+    worker._keep_house()
+    job = Job.objects.get()
+    assert (job.state, job.strikes) == (State.RUNNING, 0)
+
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    now[0] += 2
+    worker._keep_house()
+    job.refresh_from_db()
+    assert (job.state, job.strikes) == (State.QUEUED, 1)
 
 
 def test_a_retry_forgets_the_cancel(run: Run) -> None:

@@ -10,10 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from rlhf_platform.broker import make_broker
 from tests.people import People
+from training.actors import WAKE
 from training.errors import IllegalTransition, LostLease, UnknownBase
 from training.models import Job, Run
 from training.services import queueing
@@ -83,6 +85,58 @@ def test_a_job_lost_again_and_again_is_given_up(people: People) -> None:
     assert moves[-1] == ("lost", "failed")
 
 
+def test_a_worker_that_comes_back_while_the_reaper_waits_keeps_its_job(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(people)
+    claim = queueing.claim(job_id=job.pk)
+    assert claim is not None
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    lock = queueing.lock_if_overdue
+
+    def beaten_before_the_lock(job: Job) -> bool:
+        queueing.heartbeat(claim=claim)
+        return lock(job)
+
+    monkeypatch.setattr(queueing, "lock_if_overdue", beaten_before_the_lock)
+    assert queueing.reap_lost() == []
+    job.refresh_from_db()
+    assert (job.state, job.token, job.strikes) == (State.RUNNING, claim.token, 0)
+
+
+def test_a_worker_paused_in_a_transaction_holds_up_no_other_job(people: People) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one lock for all")
+    held, other = make_job(people), make_job(people)
+    claims = [queueing.claim(job_id=job.pk) for job in (held, other)]
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    inside, resume = threading.Event(), threading.Event()
+
+    def paused() -> None:
+        assert claims[0] is not None
+        try:
+            with queueing.fenced(claim=claims[0]):
+                inside.set()
+                resume.wait(20)
+        finally:
+            connection.close()
+
+    worker = threading.Thread(target=paused)
+    worker.start()
+    try:
+        assert inside.wait(10)
+        queueing.reap_lost()
+        assert worker.is_alive()  # it was not waited for
+        states = dict(Job.objects.values_list("pk", "state"))
+        assert states == {held.pk: State.RUNNING, other.pk: State.QUEUED}
+    finally:
+        resume.set()
+        worker.join()
+    queueing.reap_lost()
+    held.refresh_from_db()
+    assert held.state == State.QUEUED
+
+
 def test_moves_the_table_lacks_are_refused(people: People) -> None:
     job = make_job(people)
     with pytest.raises(IllegalTransition):
@@ -107,6 +161,24 @@ def test_old_waiting_jobs_are_announced_again(people: People) -> None:
     Job.objects.update(created_at=timezone.now() - timedelta(seconds=20), notified_at=None)
     assert queueing.dispatch_waiting() == 1
     assert queueing.dispatch_waiting() == 0
+
+
+def test_a_broker_that_hangs_is_asked_once_and_not_for_every_job(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        make_job(people)
+    Job.objects.update(created_at=timezone.now() - timedelta(seconds=20), notified_at=None)
+    asked = []
+
+    def hang(*_: object) -> None:
+        asked.append(1)
+        raise TimeoutError("Timeout reading from socket")
+
+    for actor in WAKE.values():
+        monkeypatch.setattr(actor, "send", hang)
+    assert queueing.dispatch_waiting() == 0
+    assert len(asked) == 1
 
 
 # A program that follows the run-directory contract stands in for the engine at the process edge.

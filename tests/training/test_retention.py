@@ -16,6 +16,7 @@ from tests.factories import make_project
 from tests.people import People
 from tests.training.rows import make_attempt, make_checkpoint, make_round, make_run
 from training.models import Job, JobAttempt, Round, Run, RunCheckpoint
+from training.services import retention
 from training.services.retention import prune_checkpoints
 
 
@@ -165,6 +166,24 @@ def test_what_a_crash_left_half_deleted_or_half_written_goes_too(people: People)
         (beside / name).mkdir()
     prune_checkpoints()
     assert list(beside.iterdir()) == []
+
+
+def test_a_run_that_is_tried_again_meanwhile_is_left_to_its_attempt(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ended(people, "failed")
+    seen = retention.runs_with_checkpoints()
+    again = make_attempt(run.job, 2, ended_at=None)
+    made = make_checkpoint(run, again, 4)
+    half = Path(settings.RUNS_DIR) / run.folder / f"{made.path[: -len('step-00000004')]}.step-5.ab"
+    half.mkdir()
+    Job.objects.filter(run=run).update(
+        state="running", token=again.token, lease_until=timezone.now(), finished_at=None
+    )
+    monkeypatch.setattr(retention, "runs_with_checkpoints", lambda: seen)
+    prune_checkpoints(older_than_days=0)
+    assert steps_left(run) == [3, 4]
+    assert half.is_dir()
 
 
 def test_a_row_whose_files_went_before_it_was_told_is_told_later(people: People) -> None:

@@ -55,8 +55,9 @@ def claimed(run: Run) -> queueing.Claim:
 
 def taken_from(claim: queueing.Claim) -> None:
     """The job's lease runs out, and it goes back to the queue."""
-    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    queueing.reap_lost()
+    while Job.objects.filter(token=claim.token).exists():  # a beat may come in between
+        Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        queueing.reap_lost()
 
 
 def line(seq: int, kind: str = "progress", **body: object) -> bytes:
@@ -119,6 +120,18 @@ def test_a_lease_is_kept_while_the_work_goes_on(run: Run, settings: Any) -> None
     assert Job.objects.get().token == claim.token
 
 
+def test_a_worker_paused_right_after_its_claim_does_not_trust_it(
+    run: Run, settings: Any, outage: Outage
+) -> None:
+    settings.JOB_LEASE_S = 1
+    claim = claimed(run)
+    time.sleep(1)
+    outage.lasts = True
+    with Lease(claim, threading.Event()) as lease:
+        assert not lease.safe
+    outage.lasts = False
+
+
 def test_whoever_lost_the_lease_hears_of_it(run: Run, settings: Any) -> None:
     settings.JOB_LEASE_S = 1
     claim = claimed(run)
@@ -156,11 +169,26 @@ def test_an_absent_database_makes_a_lease_unsafe_and_its_return_safe(
 
 
 # Children ---------------------------------------------------------------------------------------
-def child_of(tmp_path: Path, code: str, alive: Callable[[], bool] = lambda: True) -> Child:
+def child_of(
+    tmp_path: Path,
+    code: str,
+    alive: Callable[[], bool] = lambda: True,
+    *,
+    tie: str = "tie(fd, patience); ",
+) -> Child:
     """A child that ties itself as the engine does, then runs `code`."""
     given = "import sys, time; a = sys.argv; fd, patience = int(a[-3]), float(a[-1]); "
-    command = [sys.executable, "-c", given + TETHER + "tie(fd, patience); " + code]
+    command = [sys.executable, "-c", given + TETHER + tie + code]
     return Child(command, tmp_path, "a1", alive=alive)
+
+
+def test_the_end_of_a_log_is_text_that_a_database_holds(tmp_path: Path) -> None:
+    child = child_of(tmp_path, r"print('cut\0 off', flush=True)")
+    try:
+        child.process.wait(20)
+        assert child.last_words() == "cut\N{SYMBOL FOR NULL} off"
+    finally:
+        child.close()
 
 
 def test_a_child_without_a_pulse_ends_itself(tmp_path: Path, settings: Any) -> None:
@@ -175,6 +203,19 @@ def test_a_child_without_a_pulse_ends_itself(tmp_path: Path, settings: Any) -> N
         beating.clear()
         assert child.process.wait(10) == 75
         assert not child.killed
+    finally:
+        child.close()
+
+
+def test_a_pulse_with_a_high_number_is_heard_too(tmp_path: Path, settings: Any) -> None:
+    """A worker with many files open hands its child a descriptor that select() refuses."""
+    settings.JOB_LEASE_S = 4
+    give = "import fcntl, resource as r; "
+    give += "r.setrlimit(r.RLIMIT_NOFILE, (1200, r.getrlimit(r.RLIMIT_NOFILE)[1])); "
+    give += "tie(fcntl.fcntl(fd, fcntl.F_DUPFD, 1100), patience); "
+    child = child_of(tmp_path, "time.sleep(60)", lambda: False, tie=give)
+    try:
+        assert child.process.wait(20) == 75
     finally:
         child.close()
 
@@ -277,6 +318,18 @@ def test_a_checkpoint_further_on_takes_back_the_strikes(run: Run) -> None:
     write_events(run, claim, line(3, "checkpoint", step=2, path=path))  # no further than before
     Forwarder(claim, 1, folder).forward()
     assert Job.objects.get().strikes == 1
+
+
+def test_a_checkpoint_that_its_attempt_deleted_is_no_longer_expected(run: Run) -> None:
+    claim = claimed(run)
+    paths = [f"attempts/{claim.token.hex}/checkpoints/step-0000000{step}" for step in (1, 2)]
+    folder = write_events(
+        run, claim,
+        *(line(i, "checkpoint", step=i + 1, path=path) for i, path in enumerate(paths)),
+        line(2, "checkpoint_removed", step=1, path=paths[0]),
+    )  # fmt: skip
+    Forwarder(claim, 1, folder).forward()
+    assert [row.removed_at is None for row in RunCheckpoint.objects.all()] == [False, True]
 
 
 # Whole runs -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from training.engine.config import from_dict, to_dict
-from training.engine.errors import BaseModelError, ConfigError, RunFolderError
+from training.engine.errors import ConfigError, RunFolderError
 from training.engine.files import sha256_of_file, write_file_once
 from training.engine.rundir import RunDir
 from training.engine.sources import identity_of_base
@@ -32,7 +32,7 @@ def compare_inputs(run: RunDir) -> None:
     """Hash what the run reads, and compare with what an earlier attempt read.
 
     A Hub id is loaded at the commit it first resolved to, whatever its branch points at now.
-    Raises RunFolderError naming what differs, BaseModelError for a base or adapter that is missing.
+    Raises RunFolderError naming what differs, BaseModelError for a base that is missing.
     """
     path = run.path / "attempts" / "inputs.json"
     before = read_inputs(path) if path.exists() else None
@@ -153,9 +153,10 @@ def compare_models(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name, digest in now["adapters"].items():
         old = before["adapters"].get(name)
         if old != digest:
+            how = f"has changed since the run began (sha256 {short(str(old))} → {short(digest)})"
             raise RunFolderError(
-                f"the adapter of {name} has changed since the run began (sha256 "
-                f"{short(str(old))} → {short(digest)}); put it back, or start in a new folder"
+                f"the adapter of {name} {how if digest else 'is gone since the run began'}; put it "
+                "back, or start the run in a new folder"
             )
 
 
@@ -198,7 +199,7 @@ def machine() -> str:
 
 
 def adapters_of(run: RunDir) -> dict[str, str]:
-    """The digest of every adapter that the config names. Raises BaseModelError where one lacks."""
+    """The digest of every adapter that the config names."""
     config = to_dict(run.config)
     named = {
         name: value
@@ -209,9 +210,9 @@ def adapters_of(run: RunDir) -> dict[str, str]:
 
 
 def adapter_digest(folder: Path) -> str:
-    missing = [name for name in reversed(ADAPTER_FILES) if not (folder / name).is_file()]
-    if missing:
-        raise BaseModelError(f"{folder} holds no {missing[0]}")
+    """Empty for a folder that is no adapter: whoever loads it says what is wrong with it."""
+    if not all((folder / name).is_file() for name in ADAPTER_FILES):
+        return ""
     digest = hashlib.sha256()
     for name in ADAPTER_FILES:
         digest.update(f"{name} {sha256_of_file(folder / name)}\n".encode())

@@ -57,8 +57,13 @@ def die_with_parent() -> None:
 
 
 def live_by_pulse(heartbeat_fd: int, patience_s: float | None) -> None:
-    while True:
-        ready, _, _ = select.select([heartbeat_fd], [], [], patience_s)
-        if not ready or not os.read(heartbeat_fd, 4096):
-            # Nothing is tidied up on purpose: whatever this would write is no longer ours.
-            os._exit(EXIT_INTERRUPTED)
+    """End the process with the pulse; never returns, because no run may go on unwatched."""
+    try:
+        pulse = select.poll()  # select() knows no descriptor beyond 1023
+        pulse.register(heartbeat_fd, select.POLLIN)
+        while pulse.poll(None if patience_s is None else patience_s * 1000):
+            if not os.read(heartbeat_fd, 4096):
+                break
+    finally:
+        # Nothing is tidied up on purpose: whatever this would write is no longer ours.
+        os._exit(EXIT_INTERRUPTED)

@@ -98,7 +98,8 @@ class Child:
         with self.log.open("rb") as handle:
             handle.seek(0, os.SEEK_END)
             handle.seek(max(0, handle.tell() - size))
-            return handle.read().decode("utf-8", "replace")
+            text = handle.read().decode("utf-8", "replace")
+        return text.replace("\x00", "\N{SYMBOL FOR NULL}")  # which PostgreSQL does not hold
 
     def last_words(self) -> str:
         """The last line it wrote, which for an ending it foresaw says why."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import signal
@@ -66,7 +67,7 @@ def attempt(
             # A worker died between the engine's end and its own last write: take that over.
             return functools.partial(succeed, claim, earlier)
         if earlier is not None:  # a person asked for another try
-            (folder / "result.json").replace(folder / f"result-before-{claim.attempt}.json")
+            when_it_answers(functools.partial(set_aside, claim, folder), stopping=stopping)
         child = Child(command, folder, claim.token.hex, alive=lambda: lease.safe)
     except OSError as error:
         detail = f"the run folder could not be written: {error}"
@@ -77,6 +78,15 @@ def attempt(
     finally:
         child.close()
     return functools.partial(take_over, claim, folder, child, forwarder, ending)
+
+
+def set_aside(claim: Claim, folder: Path) -> None:
+    """Move a result that a person wants to better out of the way. Raises LostLease.
+
+    Under the job's lock: a worker that was paused here must not move what the next attempt made.
+    """
+    with queueing.fenced(claim=claim), contextlib.suppress(FileNotFoundError):
+        (folder / "result.json").replace(folder / f"result-before-{claim.attempt}.json")
 
 
 def take_over(

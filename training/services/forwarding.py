@@ -111,6 +111,11 @@ class Forwarder:
                 update_fields=["value", "attempt"],
             )
             self._store_checkpoints([event for event in events if event.kind == "checkpoint"])
+            for event in events:
+                if event.kind == "checkpoint_removed":
+                    RunCheckpoint.objects.filter(
+                        run=self._run_id, path=str(event.body.get("path")), removed_at=None
+                    ).update(removed_at=event.at)
 
     def _store_checkpoints(self, events: list[RunEvent]) -> None:
         """The rows that make checkpoints known; one further on takes back the job's strikes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from types import TracebackType
 
 from django.conf import settings
@@ -12,7 +11,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from training.errors import LostLease
 from training.services import queueing
-from training.services.queueing import Claim
+from training.services.queueing import Claim, clock
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +22,6 @@ AWAY = (OperationalError, InterfaceError)
 #: none for the third share ends itself. The last two stay below 1: it is gone before anybody else
 #: may claim the job.
 WORRIED, SAFE, CHILD_PATIENCE = 0.4, 0.6, 0.3
-
-
-def clock() -> float:
-    """Seconds that also pass while the machine sleeps, where the system counts those."""
-    number = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime(number)
 
 
 class Lease:
@@ -44,7 +37,8 @@ class Lease:
         self._claim, self._stopping = claim, stopping
         self._lost = False
         self._over = threading.Event()
-        self._beaten_at = clock()
+        # Before the claim, not from now on: this process may have been paused in between.
+        self._beaten_at = claim.asked_at
         self._thread = threading.Thread(target=self._keep, name=f"lease-{claim.job.pk}")
 
     def __enter__(self) -> Lease:

@@ -169,7 +169,8 @@ def try_push(
     fail = functools.partial(finish, to=Job.State.FAILED)
     try:
         with tempfile.TemporaryDirectory(prefix="push-") as folder:
-            push = PREPARE[claim.job.kind](claim.job, Path(folder))
+            prepare = functools.partial(PREPARE[claim.job.kind], claim.job, Path(folder))
+            push = when_it_answers(prepare, stopping=stopping)
             pushed = push_folder(push=push, patience=patience, stop=lease.interrupt)
     except PushStopped as stopped:
         return functools.partial(end_stopped, claim, stopping, str(stopped))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,12 @@ RESEND_AFTER = timedelta(seconds=2)
 RESEND_EVERY = timedelta(seconds=10)
 
 
+def clock() -> float:
+    """Seconds that also pass while the machine sleeps, where the system counts those."""
+    number = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(number)
+
+
 @dataclass(frozen=True)
 class Claim:
     """The right to work on a job: every write names the token, which a later claim replaces."""
@@ -50,6 +57,8 @@ class Claim:
     job: Job
     token: uuid.UUID
     attempt: int
+    #: By `clock`, before the database was asked: the lease lasts from then.
+    asked_at: float
 
 
 def in_future(seconds: float) -> ExpressionWrapper:
@@ -109,6 +118,22 @@ def lock_round(round_id: int | None) -> None:
         Round.objects.select_for_update().get(pk=round_id)
 
 
+def lock_if_overdue(job: Job) -> bool:
+    """Lock a job, after its round, if its lease is over and nobody else holds either lock.
+
+    A worker that was paused within a transaction keeps its locks: a reaper that waited for them
+    would leave every other lost job where it is.
+    """
+    if job.round_id is not None:
+        free = Round.objects.select_for_update(skip_locked=True).filter(pk=job.round_id)
+        if free.first() is None:
+            return False
+    # Asked again under the lock: its worker may have come back since the look at the table.
+    overdue = Job.objects.filter(pk=job.pk, state=State.RUNNING, lease_until__lt=Now())
+    locked = overdue.select_for_update(skip_locked=True, no_key=True)
+    return locked.values_list("pk", flat=True).first() is not None
+
+
 def enqueue(
     *,
     kind: str,
@@ -126,16 +151,20 @@ def enqueue(
     return job
 
 
-def notify(*, job_id: int, queue: str) -> None:
-    """Send the wake-up. A broker that is away is logged: the worker polls the table anyway."""
+def notify(*, job_id: int, queue: str) -> bool:
+    """Send the wake-up; whether the broker took it.
+
+    One that is away is logged: the worker polls the table anyway.
+    """
     from training.actors import WAKE
 
     try:
         WAKE[queue].send(job_id)
     except Exception:  # a broker client raises what its library likes; none of it may undo a launch
         log.warning("the broker did not take the wake-up for job %s", job_id, exc_info=True)
-        return
+        return False
     Job.objects.filter(pk=job_id).update(notified_at=Now())
+    return True
 
 
 def claim_next(*, queues: Sequence[str]) -> Claim | None:
@@ -150,7 +179,7 @@ def claim_next(*, queues: Sequence[str]) -> Claim | None:
 
 def claim(*, job_id: int) -> Claim | None:
     """Claim one job if it is still waiting; of any number of claimants one succeeds."""
-    token = uuid.uuid4()
+    token, asked_at = uuid.uuid4(), clock()
     with transaction.atomic():
         taken = transition(
             job_id,
@@ -168,7 +197,7 @@ def claim(*, job_id: int) -> Claim | None:
         JobAttempt.objects.create(
             job=job, number=job.attempts, token=token, worker=worker_name(), started_at=Now()
         )
-    return Claim(job, token, job.attempts)
+    return Claim(job, token, job.attempts, asked_at)
 
 
 def worker_name() -> str:
@@ -296,8 +325,7 @@ def reap_lost(*, on_given_up: Callable[[Job], None] | None = None) -> list[Job]:
     for job in overdue.select_related("run"):
         detail = "the worker stopped giving signs of life"
         with transaction.atomic():
-            lock_round(job.round_id)
-            lost = transition(
+            lost = lock_if_overdue(job) and transition(
                 job.pk,
                 from_state=State.RUNNING,
                 to=State.LOST,
@@ -321,14 +349,20 @@ def reap_lost(*, on_given_up: Callable[[Job], None] | None = None) -> list[Job]:
 
 
 def dispatch_waiting() -> int:
-    """Announce again what has waited for long; returns how many."""
+    """Announce again what has waited for long; returns how many.
+
+    Ends at the first that the broker does not take: a hundred waits for one that hangs would keep
+    the worker from looking for lost jobs.
+    """
     stale = Q(notified_at__isnull=True) | Q(
         notified_at__lt=in_future(-RESEND_EVERY.total_seconds())
     )
     waiting = Job.objects.filter(
         stale, state=State.QUEUED, created_at__lt=in_future(-RESEND_AFTER.total_seconds())
     )
-    announced = list(waiting.values_list("pk", "queue")[:100])
-    for job_id, queue in announced:
-        notify(job_id=job_id, queue=queue)
-    return len(announced)
+    announced = 0
+    for job_id, queue in waiting.values_list("pk", "queue")[:100]:
+        if not notify(job_id=job_id, queue=queue):
+            break
+        announced += 1
+    return announced

@@ -19,7 +19,7 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
-from training.models import Run, RunCheckpoint
+from training.models import JobAttempt, Run, RunCheckpoint
 from training.selectors.checkpoints import (
     Found,
     checkpoints_on_disk,
@@ -62,6 +62,8 @@ def prune_checkpoints(
     days = settings.CHECKPOINT_KEEP_DAYS if older_than_days is None else older_than_days
     removed = []
     for run in runs_with_checkpoints():
+        # Hashing the runs before this one took its time: somebody may have tried it again.
+        run.job.refresh_from_db(fields=["state", "token", "finished_at"])
         for found in to_remove(run, keep=timedelta(days=days)):
             size = folder_size(found.path)
             if dry_run or remove(run, found):
@@ -88,13 +90,15 @@ def to_remove(run: Run, *, keep: timedelta) -> list[Found]:
     """The checkpoints of a run that may go."""
     job, found = run.job, checkpoints_on_disk(run)
     if job.state not in FINAL:
-        # A run of which one attempt is at work: that attempt's own are not ours to touch.
-        mine = job.token.hex if job.token else ""
+        # The attempt at work, where there is one, deletes its own.
+        at_work = job.token.hex if job.token else ""
+        if all(checkpoint.token == at_work for checkpoint in found):
+            return []
         kept = newest_good(found, KEPT_WHILE_RUNNING)
         if len(kept) < KEPT_WHILE_RUNNING:
             return []
         older = found[found.index(kept[-1]) + 1 :]
-        return [checkpoint for checkpoint in older if checkpoint.token != mine]
+        return [checkpoint for checkpoint in older if checkpoint.token != at_work]
     if job.finished_at is None or job.finished_at > timezone.now() - keep:
         return []
     if may_retry(job):
@@ -124,13 +128,18 @@ def remove(run: Run, found: Found) -> bool:
 
 
 def sweep(run: Run) -> None:
-    """Delete what a crash left: half-deleted checkpoints, and half-written ones of ended runs."""
+    """Delete what a crash left: half-deleted checkpoints, and half-written ones of dead attempts.
+
+    Whether an attempt has ended does not change again, as the state of its job does.
+    """
     folder = inside_runs(run.folder)
     if folder is None:
         return
-    pattern = ".*step-*" if run.job.state in FINAL else f"{GONE}*"
-    for path in folder.glob(f"attempts/*/checkpoints/{pattern}"):
-        if is_own(path, folder):
+    tokens = JobAttempt.objects.filter(job=run.job, ended_at__isnull=False)
+    dead = {token.hex for token in tokens.values_list("token", flat=True)}
+    for path in folder.glob("attempts/*/checkpoints/.*step-*"):
+        over = path.name.startswith(GONE) or path.parts[-3] in dead
+        if over and is_own(path, folder):
             shutil.rmtree(path, ignore_errors=True)
 
 

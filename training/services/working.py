@@ -12,15 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from django.conf import settings
 from django.db import close_old_connections, connection
 
 from training.errors import LostLease
 from training.models import Job
 from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run, fail
-from training.services.leases import AWAY
+from training.services.leases import AWAY, SAFE
 from training.services.publishing import execute_push
-from training.services.queueing import Claim
+from training.services.queueing import Claim, clock
 from training.services.retention import prune_checkpoints
 from training.services.wakeups import wakeups
 
@@ -41,6 +42,8 @@ class Worker:
 
     def __init__(self, queues: Sequence[str], *, command: Sequence[str] = ENGINE) -> None:
         self.stopping = threading.Event()
+        #: When housekeeping last reached the database, and until when it leaves leases alone.
+        self._in_touch_at, self._patient_until = clock(), 0.0
         self._execute: dict[str, Callable[..., None]] = {
             Job.Kind.RUN: functools.partial(execute_run, command=command),
             Job.Kind.PUSH_SNAPSHOT: execute_push,
@@ -110,8 +113,18 @@ class Worker:
             give_up(claim, error)
 
     def _keep_house(self) -> None:
-        queueing.reap_lost(on_given_up=end_its_round)
+        """Take back what lost its worker. Not at once where the database or the machine was away.
+
+        Leases ran out meanwhile whose workers live: they beat, or give back what they stopped,
+        before it is held against their jobs.
+        """
+        now = clock()
+        if now - self._in_touch_at > max(2 * HOUSEKEEPING_S, settings.JOB_LEASE_S * SAFE):
+            self._patient_until = now + 2 * HOUSEKEEPING_S
+        if now >= self._patient_until:
+            queueing.reap_lost(on_given_up=end_its_round)
         queueing.dispatch_waiting()
+        self._in_touch_at = clock()
         self.stopping.wait(HOUSEKEEPING_S)
 
     def _prune(self) -> None:
