@@ -49,7 +49,8 @@ def test_cancelling_a_job_stops_its_round(people: People, client: Client) -> Non
     round = make_round(make_project(people.workspace))
     run = make_run(round, state="queued")
     client.force_login(people.rita)
-    client.post(f"/jobs/{run.job.pk}/cancel")
+    page = client.post(f"/jobs/{run.job.pk}/cancel", follow=True).content.decode()
+    assert f"Job {run.job.pk} is cancelled." in page
     round.refresh_from_db()
     assert (Job.objects.get().state, round.state) == (Job.State.CANCELLED, Round.State.CANCELLED)
     page = client.post(f"/jobs/{run.job.pk}/cancel", follow=True).content.decode()

@@ -172,6 +172,10 @@ def test_a_form_that_launched_something_else_asks_once_more(
         ('{"policy": {"optim": {"lr": 1e999}}}', "Numbers must be finite"),
         ('{"polcy": {}}', "unknown sections polcy"),
         ('{"policy": {"optim": {"lr": 9}}}', "optim.lr is 9"),
+        ('{"policy": {"optim": {"rate": 1}}}', "unknown fields: rate; known: adam_eps, batch_size"),
+        ('{"policy": {"adapter": {"r": 8}}}', "policy: adapter is one for the whole round"),
+        ('{"reward": {"seed": 1}}', "reward: seed is one for the whole round"),
+        ('{"policy": {"threads": 8}}', "policy: threads is set by the round itself"),
     ],
 )
 def test_settings_that_cannot_be_are_named(

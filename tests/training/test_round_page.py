@@ -121,6 +121,7 @@ def test_a_failed_round_says_why_and_what_to_do(people: People, client: Client) 
     assert "It ran out of memory." in page
     assert "the process was killed" in page
     assert "settings that need less" in page
+    assert "to come" not in page
     assert "round.js" not in page
     client.post(f"/rounds/{round.pk}/retry")
     assert Job.objects.get(run=run).state == Job.State.QUEUED

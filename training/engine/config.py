@@ -435,7 +435,9 @@ def _build(kind: type, data: Any, path: str) -> Any:
     known = {item.name: item for item in fields(kind)}
     unknown = sorted(set(data) - set(known))
     if unknown:
-        raise ConfigError(f"{where} has unknown fields: {', '.join(unknown)}")
+        raise ConfigError(
+            f"{where} has unknown fields: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
     hints = typing.get_type_hints(kind)
     values = {
         name: _convert(hints[name], value, f"{path}.{name}".lstrip("."))

@@ -33,8 +33,9 @@ ADVICE: dict[str, Advice] = {
     ),
     "refused": Advice(
         "The engine refused the settings or the data before training.",
-        "The sentence above names what to change; launch a new round with it changed. Trying again "
-        "unchanged ends the same way.",
+        "The sentence above names what to change. Where it is a setting, launch a new round with "
+        "it changed; where it is a file, put it back and try again. Trying again unchanged ends "
+        "the same way.",
     ),
     "bug": Advice(
         "The engine broke.",
@@ -54,7 +55,8 @@ ADVICE: dict[str, Advice] = {
     ),
     "cancelled": Advice(
         "A person cancelled it.",
-        "Nothing to do. Try again if it should go on after all, from its last checkpoint.",
+        "Nothing to do. Try again if it should go on after all: from its newest checkpoint, or "
+        "anew where there is none.",
     ),
 }
 #: What the same word means where the job is a push to the Hub.

@@ -143,9 +143,7 @@ def fail(
 def end_cancelled(claim: Claim, run: Run) -> None:
     with transaction.atomic():
         queueing.lock_round(run.round_id)
-        queueing.finish(
-            claim=claim, to=Job.State.CANCELLED, reason="cancelled", detail="by a person"
-        )
+        queueing.finish(claim=claim, to=Job.State.CANCELLED, reason="cancelled")
         rounds.run_ended_badly(run=run, to="cancelled", reason="Cancelled by a person.")
 
 

@@ -187,10 +187,24 @@ def refuse_shapes(config: dict[str, Any]) -> None:
             continue
         if not isinstance(section, dict):
             raise CannotLaunch(f"{name} must be an object of settings, not {section!r}")
+        if name in SECTIONS - {"adapter"}:
+            refuse_overruled(name, section)
         inner = [value for value in section.values() if isinstance(value, dict)]
         for field in {field for part in [section, *inner] for field in part}:
             if field == "init_from" or field.endswith("_adapter"):
                 raise CannotLaunch(f"{name}: {field} is set by the round itself; leave it out")
+
+
+def refuse_overruled(stage: str, section: dict[str, Any]) -> None:
+    """Raise CannotLaunch for what `stage_config` would overrule without a word."""
+    for field in ("adapter", "seed"):
+        if field in section:
+            raise CannotLaunch(
+                f"{stage}: {field} is one for the whole round; give it beside the stages"
+            )
+    for field in ("method", "threads", "base"):
+        if field in section:
+            raise CannotLaunch(f"{stage}: {field} is set by the round itself; leave it out")
 
 
 def launch_sampling(

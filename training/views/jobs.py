@@ -61,7 +61,9 @@ def decide(request: MemberRequest, pk: int, verb: str) -> HttpResponse:
     try:
         if verb == "cancel":
             cancel_job(job=found)
-            messages.info(request, f"Job {pk} is being cancelled.")
+            found.refresh_from_db()
+            ended = found.state == Job.State.CANCELLED
+            messages.info(request, f"Job {pk} is {'cancelled' if ended else 'being cancelled'}.")
         else:
             retry_job(job=found)
             messages.info(request, f"Job {pk} is in the queue again.")

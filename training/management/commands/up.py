@@ -7,7 +7,14 @@ from django.core.management.base import CommandParser
 
 from rlhf_platform.broker import embedded_broker
 from training.management.base import TrainingCommand
-from training.services.processes import manage, require_port, running, stop_event, web
+from training.services.processes import (
+    STOP_GRACE_S,
+    manage,
+    require_port,
+    running,
+    stop_event,
+    web,
+)
 
 
 class Command(TrainingCommand):
@@ -31,3 +38,7 @@ class Command(TrainingCommand):
             while not stopping.wait(1.0):
                 worker.keep_alive()
                 site.keep_alive()
+            # A worker may take half a minute: a silent terminal invites a kill -9.
+            self.stdout.write(
+                f"stopping; a run at work writes a checkpoint first (at most {STOP_GRACE_S} s)"
+            )
