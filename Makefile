@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types bench-training run lock clean
+.PHONY: help install demo test test-faults check lint types bench-training run lock clean
 PY := .venv/bin/python
 
 help: ## list what can be made
@@ -14,7 +14,10 @@ demo: install ## the whole loop on real data; SERVE=0 stops after it, FRESH=1 st
 test: install ## the whole suite; PostgreSQL, Redis and Chromium are used where they are found
 	@sh .ci/chromium.sh
 	@$(PY) .ci/postgres.py
-	@$(PY) -m pytest
+	@$(PY) -m pytest -m "not faults"
+
+test-faults: install ## kill, stop, fill and starve it: half an hour, with a table of figures
+	@$(PY) -m pytest -v tests/faults
 
 check: lint types ## lint, types, import contracts, Django's checks, migrations
 	@$(PY) manage.py check

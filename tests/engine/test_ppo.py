@@ -16,9 +16,9 @@ from training.engine.config import AdapterConfig, BaseConfig, OptimConfig
 from training.engine.data import PromptRow, prompt_tokens
 from training.engine.metrics import METRICS
 from training.engine.models import Base, ScalarHead, load_base
-from training.engine.ppo import Begun, episode_order, update_policy
+from training.engine.ppo import episode_order, update_policy
 from training.engine.reward import attach
-from training.engine.rollouts import Rollouts, policy_tables, roll_out
+from training.engine.rollouts import Begun, Rollouts, policy_tables, roll_out
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps
 

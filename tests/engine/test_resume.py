@@ -51,7 +51,7 @@ def reward_adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def asked(method: str, tiny: Path, *, every: int = 1, reward: str = "", **more: Any) -> Any:
     config = {"method": method, "base": {"source": str(tiny)}, "optim": OPTIM}
-    config |= {"checkpoint_every": every, "checkpoint_keep": 0, **more}
+    config |= {"threads": 1, "checkpoint_every": every, "checkpoint_keep": 0, **more}
     if method == "sft":
         # dropout draws from torch's own generator, which a checkpoint must hold too
         config["adapter"] = {"dropout": 0.3}

@@ -53,7 +53,7 @@ class Matrix:
             "method": method,
             "threads": 1,
             "base": {"source": str(self.tiny)},
-            "optim": {"lr": 5e-3, "batch_size": 4, "epochs": 3},
+            "optim": {"lr": 5e-3, "batch_size": 4, "epochs": 8},
             "row_budget": 64,  # several groups of rows in a step
             "checkpoint_every": 2,
         }
@@ -67,7 +67,7 @@ class Matrix:
                 "reward_adapter": str(
                     self.whole("reward") / result(self.whole("reward"))["adapter"]
                 ),
-                "updates": 4,
+                "updates": 6,
                 "episodes_per_update": 4,
                 "minibatch_size": 2,
                 "epochs": 2,
@@ -141,7 +141,6 @@ def killed_at_random(matrix: Matrix, method: str, kills: int, seed: int, **chang
     """Runs killed up to five times in a row at drawn instants, until so many kills have hit."""
     draw = random.Random(f"{method} {seed}")
     whole = matrix.whole(method, **changes)
-    n_lines = len(lines_of(whole, "whole"))
     hit = trial = 0
     while hit < kills:
         folder = matrix.make(f"{method}-{seed}-{trial}-killed", method, **changes)
@@ -149,9 +148,11 @@ def killed_at_random(matrix: Matrix, method: str, kills: int, seed: int, **chang
         for _ in range(min(IN_A_ROW, kills - hit)):
             attempts.append(f"a{len(attempts)}")
             child = warm_engine.start(folder, attempts[-1], matrix.cache)
-            lines = draw.randint(0, n_lines // 2)
-            delay_s = draw.choice([0.0, 0.0, draw.uniform(0.0, 0.05)])
-            hit += warm_engine.kill_when(child, has_lines(folder, attempts[-1], lines), delay_s)
+            # one in five while it still loads or measures, the others while it trains
+            phase = draw.choice(["load", "train", "train", "train", "train"])
+            ready = has_lines_in(folder, attempts[-1], phase, draw.randint(1, 14))
+            delay_s = draw.choice([0.0, draw.uniform(0.0, 0.05)])
+            hit += warm_engine.kill_when(child, ready, delay_s)
             visible_checkpoints(folder)
             if (folder / "result.json").exists():
                 break
@@ -163,8 +164,15 @@ def killed_at_random(matrix: Matrix, method: str, kills: int, seed: int, **chang
         assert trial < 3 * kills, "most kills came too late"
 
 
-def has_lines(folder: Path, attempt: str, count: int) -> Callable[[], bool]:
-    return lambda: len(lines_of(folder, attempt)) >= count
+def has_lines_in(folder: Path, attempt: str, phase: str, count: int) -> Callable[[], bool]:
+    """Whether an attempt has written so many lines from the beginning of a phase on."""
+
+    def ready() -> bool:
+        lines = lines_of(folder, attempt)
+        begins = [i for i, e in enumerate(lines) if e["kind"] == "phase" and e["name"] == phase]
+        return bool(begins) and len(lines) - begins[0] >= count
+
+    return ready
 
 
 @pytest.mark.parametrize("method", METHODS)

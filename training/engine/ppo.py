@@ -13,12 +13,11 @@ Follows Schulman et al. 2017 (arXiv 1707.06347) and Huang et al. 2024 (arXiv 240
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import cycle, islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from training.engine.advantages import (
     approximate_kl,
@@ -33,7 +32,6 @@ from training.engine.advantages import (
     whiten,
 )
 from training.engine.batching import Packing, pack
-from training.engine.checkpoint import Checkpoint
 from training.engine.config import PPOConfig
 from training.engine.controllers import KLController, RunningScale
 from training.engine.data import Branch, PromptRow, Tree, encode_prompts
@@ -44,7 +42,7 @@ from training.engine.models import Base, ScalarHead, load_base
 from training.engine.preflight import TOLERANCE, announce, choose_packing, seed_everything
 from training.engine.reward import ADAPTER as REWARD
 from training.engine.reward import attach
-from training.engine.rollouts import Rollouts, policy_tables, roll_out
+from training.engine.rollouts import Begun, Rollouts, policy_tables, roll_out
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps, batches
 
@@ -183,37 +181,6 @@ def train(run: RunDir) -> dict[str, Any]:
         "metrics": metrics,
         "adapter": run.name_of(adapter),
     }
-
-
-@dataclass
-class Begun:
-    """An update and how far it is: its rollouts, the minibatches done, their figures summed."""
-
-    rollouts: Rollouts
-    advantages: Tensor  # (B, T)
-    returns: Tensor  # (B, T)
-    minibatches: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-
-    def tensors(self) -> dict[str, Tensor]:
-        tensors = self.rollouts.tensors()
-        tensors |= {"advantages": self.advantages, "returns": self.returns}
-        return {f"rollout/{name}": tensor for name, tensor in tensors.items()}
-
-    @classmethod
-    def restored(cls, checkpoint: Checkpoint, prompts: Sequence[PromptRow]) -> Begun:
-        tensors = {
-            name.removeprefix("rollout/"): tensor
-            for name, tensor in checkpoint.tensors.items()
-            if name.startswith("rollout/")
-        }
-        return cls(
-            Rollouts.restored(tensors, prompts),
-            tensors["advantages"],
-            tensors["returns"],
-            minibatches=int(checkpoint.state["minibatches"]),
-            sums=dict(checkpoint.state["sums"]),
-        )
 
 
 def update_policy(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from training.engine.advantages import approximate_kl, length_mask
 from training.engine.batching import PackedRow, Packing, pack
+from training.engine.checkpoint import Checkpoint
 from training.engine.data import Branch, PromptRow, Tree
 from training.engine.generation import Generation, generate
 from training.engine.logprobs import row_states, token_logps
@@ -72,6 +73,37 @@ class Rollouts:
             "length/mean": self.lengths.float().mean().item(),
             "eos/rate": self.finished.float().mean().item(),
         }
+
+
+@dataclass
+class Begun:
+    """An update and how far it is: its rollouts, the minibatches done, their figures summed."""
+
+    rollouts: Rollouts
+    advantages: Tensor  # (B, T)
+    returns: Tensor  # (B, T)
+    minibatches: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        tensors = self.rollouts.tensors()
+        tensors |= {"advantages": self.advantages, "returns": self.returns}
+        return {f"rollout/{name}": tensor for name, tensor in tensors.items()}
+
+    @classmethod
+    def restored(cls, checkpoint: Checkpoint, prompts: Sequence[PromptRow]) -> Begun:
+        tensors = {
+            name.removeprefix("rollout/"): tensor
+            for name, tensor in checkpoint.tensors.items()
+            if name.startswith("rollout/")
+        }
+        return cls(
+            Rollouts.restored(tensors, prompts),
+            tensors["advantages"],
+            tensors["returns"],
+            minibatches=int(checkpoint.state["minibatches"]),
+            sums=dict(checkpoint.state["sums"]),
+        )
 
 
 def token_table(

@@ -64,8 +64,11 @@ def what_is_wrong(checkpoint: Path) -> str:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    """Bytes of the files in a folder; 0 for one that its attempt is deleting at the moment."""
+    try:
+        return sum(path.lstat().st_size for path in folder.iterdir())
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,15 @@ def to_remove(run: Run, *, keep: timedelta) -> list[Found]:
     """The checkpoints of a run that may go."""
     job, found = run.job, checkpoints_on_disk(run)
     if job.state not in FINAL:
-        # A run of which one attempt is at work: that attempt's own are not ours to touch.
-        mine = job.token.hex if job.token else ""
+        # The attempt at work, where there is one, deletes its own.
+        at_work = job.token.hex if job.token else ""
+        if all(checkpoint.token == at_work for checkpoint in found):
+            return []
         kept = newest_good(found, KEPT_WHILE_RUNNING)
         if len(kept) < KEPT_WHILE_RUNNING:
             return []
         older = found[found.index(kept[-1]) + 1 :]
-        return [checkpoint for checkpoint in older if checkpoint.token != mine]
+        return [checkpoint for checkpoint in older if checkpoint.token != at_work]
     if job.finished_at is None or job.finished_at > timezone.now() - keep:
         return []
     if may_retry(job):
