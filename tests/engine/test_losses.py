@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from training.engine.intervals import clustered_interval, right
@@ -10,28 +11,65 @@ from training.engine.losses import accuracy, dpo_losses, linear_schedule, reward
 ONES = torch.ones(3)
 
 
+def both(chosen: list[float], rejected: list[float]) -> torch.Tensor:
+    return torch.tensor([chosen, rejected]).t()
+
+
+#: torchtune's fixture: at beta 0.1 its margins are 0, 1 and 2.
+LOGPS = both([-0.5, -10.0, -1.0], [-0.1, -30.0, -21.0])
+REFS = both([-0.5, -10.1, -0.1], [-0.1, -20.1, -0.1])
+LENGTHS = both([4.0, 5.0, 2.0], [1.0, 10.0, 20.0])
+
+
 def test_dpo_equals_the_published_fixture() -> None:
-    # torchtune's fixture, beta 0.1: margins 0, 1 and 2 give ln 2, -log σ(1), -log σ(2)
-    losses, margins = dpo_losses(
-        torch.tensor([-0.5, -10.0, -1.0]),
-        torch.tensor([-0.1, -30.0, -21.0]),
-        torch.tensor([-0.5, -10.1, -0.1]),
-        torch.tensor([-0.1, -20.1, -0.1]),
-        ONES,
-        beta=0.1,
-    )
+    # ln 2, -log σ(1), -log σ(2)
+    losses, margins = dpo_losses(LOGPS, REFS, LENGTHS, ONES, beta=0.1)
     torch.testing.assert_close(
         losses, torch.tensor([0.693147, 0.313262, 0.126928]), atol=1e-5, rtol=0
     )
     torch.testing.assert_close(margins, torch.tensor([0.0, 1.0, 2.0]), atol=1e-5, rtol=0)
 
 
-def test_swapping_chosen_and_rejected_negates_the_margin() -> None:
-    logps = [torch.randn(5) for _ in range(4)]
-    _, margins = dpo_losses(*logps, torch.ones(5), beta=0.3)
-    swapped = [logps[1], logps[0], logps[3], logps[2]]
-    _, negated = dpo_losses(*swapped, torch.ones(5), beta=0.3)
+@pytest.mark.parametrize(
+    ("loss", "smoothing", "worked"),
+    [
+        # Δ per token: 0; 0.1/5 + 9.9/10 = 1.01; -0.9/2 + 20.9/20 = 0.595
+        ("sigmoid_norm", 0.0, [0.693147, 0.643922, 0.663839]),  # -log σ(0.1 · that)
+        ("ipo", 0.0, [25.0, 15.9201, 19.404025]),  # (that - 5)²
+        # (0.8 · (-log σ(m)) - 0.2 · (-log σ(-m))) / 0.6 for m = 0, 1, 2
+        ("robust", 0.2, [0.693147, -0.020071, -0.539739]),
+    ],
+)
+def test_the_successors_of_dpo_on_hand_worked_numbers(
+    loss: str, smoothing: float, worked: list[float]
+) -> None:
+    losses, margins = dpo_losses(
+        LOGPS, REFS, LENGTHS, ONES, beta=0.1, loss=loss, label_smoothing=smoothing
+    )
+    torch.testing.assert_close(losses, torch.tensor(worked), atol=1e-5, rtol=0)
+    torch.testing.assert_close(margins, torch.tensor([0.0, 1.0, 2.0]), atol=1e-5, rtol=0)
+
+
+def test_robust_losses_are_unbiased_under_flipped_labels() -> None:
+    clean, _ = dpo_losses(LOGPS, REFS, LENGTHS, ONES, beta=0.1)
+    right, _ = dpo_losses(LOGPS, REFS, LENGTHS, ONES, beta=0.1, loss="robust", label_smoothing=0.3)
+    wrong, _ = dpo_losses(
+        LOGPS.flip(1), REFS.flip(1), LENGTHS.flip(1), ONES, beta=0.1, loss="robust",
+        label_smoothing=0.3,
+    )  # fmt: skip
+    torch.testing.assert_close(0.7 * right + 0.3 * wrong, clean)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "sigmoid_norm", "robust", "ipo"])
+def test_swapping_the_responses_and_the_label_changes_nothing_but_the_sign(loss: str) -> None:
+    torch.manual_seed(0)
+    logps, refs = torch.randn(5, 2), torch.randn(5, 2)
+    lengths, p = torch.randint(1, 9, (5, 2)), torch.rand(5)
+    more = {"beta": 0.3, "loss": loss, "label_smoothing": 0.1 if loss == "robust" else 0.0}
+    losses, margins = dpo_losses(logps, refs, lengths, p, **more)
+    same, negated = dpo_losses(logps.flip(1), refs.flip(1), lengths.flip(1), 1.0 - p, **more)
     torch.testing.assert_close(margins, -negated)
+    torch.testing.assert_close(losses, same)
 
 
 def test_a_coin_flip_label_is_least_costly_at_margin_zero() -> None:
@@ -42,10 +80,10 @@ def test_a_coin_flip_label_is_least_costly_at_margin_zero() -> None:
 
 def test_smoothing_mixes_the_two_labels() -> None:
     # 0.9·(−log σ(1)) + 0.1·(−log σ(−1)) = 0.9·0.313262 + 0.1·1.313262 = 0.413262
-    one = torch.tensor([10.0])
     losses, _ = dpo_losses(
-        one, one * 0, one * 0, one * 0, torch.ones(1), beta=0.1, label_smoothing=0.1
-    )
+        both([10.0], [0.0]), torch.zeros(1, 2), torch.ones(1, 2), torch.ones(1), beta=0.1,
+        label_smoothing=0.1,
+    )  # fmt: skip
     torch.testing.assert_close(losses, torch.tensor([0.413262]), atol=1e-5, rtol=0)
 
 

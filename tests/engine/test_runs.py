@@ -92,6 +92,30 @@ def test_dpo_learns_and_starts_at_its_reference(tiny: Path, tmp_path: Path) -> N
     assert metrics["dpo/accuracy_after"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("settings", "start"),
+    [
+        ({"loss": "sigmoid_norm", "beta": 2.0}, 0.693147),
+        ({"loss": "robust", "label_smoothing": 0.1}, 0.693147),
+        ({"loss": "ipo"}, 25.0),
+        ({"nll_weight": 1.0}, 0.693147),
+    ],
+)
+def test_every_dpo_loss_starts_at_its_closed_form_and_learns(
+    settings: dict[str, Any], start: float, tiny: Path, tmp_path: Path
+) -> None:
+    optim = {"lr": 5e-3, "batch_size": 4, "epochs": 2}
+    asked = config("dpo", tiny, optim=optim, dpo=settings)
+    folder = make_run(tmp_path / "dpo", asked, train=TRAIN, test=TEST)
+    assert main(["run", str(folder)]) == 0, result(folder)["reason"]
+    curve = [e["values"] for e in events(folder) if e["kind"] == "metrics"]
+    assert curve[0]["loss/train"] == pytest.approx(start, rel=1e-4)
+    assert curve[-1]["loss/train"] < 0.9 * start
+    assert result(folder)["metrics"]["dpo/accuracy_after"] == 1.0
+    if "nll_weight" in settings:
+        assert curve[-1]["loss/nll"] < 0.9 * curve[0]["loss/nll"]
+
+
 def test_sft_learns(tiny: Path, tmp_path: Path) -> None:
     rows = [{"id": str(n), "messages": user(f"q {n}") + assistant("yes indeed")} for n in range(16)]
     folder = make_run(

@@ -16,6 +16,7 @@ from typing import Any
 from training.engine.errors import ConfigError
 
 SCHEMA = 1
+DPO_LOSSES = ("sigmoid", "sigmoid_norm", "robust", "ipo")
 METHODS = ("sft", "reward", "dpo", "ppo", "evaluate", "sample")
 
 
@@ -181,17 +182,31 @@ class DPOConfig:
 
     beta: float = 0.1
     """Strength of the pull to the reference."""
+    loss: str = "sigmoid"
+    """sigmoid, sigmoid_norm (per token), robust (to flipped labels), ipo (per token, bounded)."""
     label_smoothing: float = 0.0
-    """Assumed share of flipped labels (conservative DPO); 0 is plain DPO."""
+    """Assumed share of flipped labels: conservative DPO under sigmoid, unbiased under robust."""
+    nll_weight: float = 0.0
+    """Weight of the chosen responses' mean negative log-probability per token (RPO's alpha)."""
 
     def __post_init__(self) -> None:
         check(self.beta > 0.0, "dpo.beta", self.beta, "above 0")
+        check(self.loss in DPO_LOSSES, "dpo.loss", self.loss, ", ".join(DPO_LOSSES))
         check(
             0.0 <= self.label_smoothing < 0.5,
             "dpo.label_smoothing",
             self.label_smoothing,
             "0 up to below 0.5",
         )
+        if self.loss == "ipo":
+            check(
+                self.label_smoothing == 0.0, "dpo.label_smoothing", self.label_smoothing, "0 here"
+            )
+        if self.loss == "robust":
+            check(
+                self.label_smoothing > 0.0, "dpo.label_smoothing", self.label_smoothing, "above 0"
+            )
+        check(self.nll_weight >= 0.0, "dpo.nll_weight", self.nll_weight, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,10 @@ class Branch:
     tokens: tuple[int, ...]
     scored: tuple[bool, ...] | None = None
 
+    @property
+    def n_scored(self) -> int:
+        return len(self.tokens) if self.scored is None else sum(self.scored)
+
 
 @dataclass(frozen=True)
 class Tree:

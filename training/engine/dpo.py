@@ -1,7 +1,9 @@
 """Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290).
 
 Differs from the paper: only a LoRA adapter is trained; the reference is the same base with the
-adapter off, or with a frozen copy of the adapter the run starts from; P(chosen better) may be soft.
+adapter off, or with a frozen copy of the adapter the run starts from; P(chosen better) may be soft;
+the loss may be one of its successors, and the chosen responses' own likelihood may be added
+(Pang et al. 2024, arXiv 2404.19733, equation 1).
 Chosen and rejected share their prompt in one packed row, and the reference's log-probs are
 computed once per data and weights, then read from the cache.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.engine.batching import Packing, pack
+from training.engine.config import DPOConfig
 from training.engine.data import Pair, encode_pairs
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import group_logps, response_logps
@@ -86,6 +90,16 @@ def held_out_margins(
     return margins
 
 
+def scored_lengths(pairs: Sequence[Pair]) -> Tensor:
+    """Scored tokens of (chosen, rejected). Returns: (len(pairs), 2)"""
+    return torch.tensor([[branch.n_scored for branch in pair.tree.branches] for pair in pairs])
+
+
+def loss_at_zero(dpo: DPOConfig) -> float:
+    """The loss where policy and reference agree, whatever the labels."""
+    return (1.0 / (2.0 * dpo.beta)) ** 2 if dpo.loss == "ipo" else math.log(2.0)
+
+
 def accuracy_after(margins: Sequence[float], pairs: Sequence[Pair]) -> dict[str, float]:
     mean, low, high = clustered_interval(right(margins), [pair.prompt_id for pair in pairs])
     return {
@@ -150,6 +164,7 @@ def train(run: RunDir) -> dict[str, Any]:
             chosen = [pairs[index] for index in batch]
             losses, margins = torch.zeros(len(batch)), torch.zeros(len(batch))
             seen = torch.zeros(len(batch), 2)
+            lengths = scored_lengths(chosen)
             for group in pack([pair.tree for pair in chosen], packing):
                 steps.raise_if_stopped()
                 # 1. the policy's log-probs of both responses, in one packed pass
@@ -159,15 +174,17 @@ def train(run: RunDir) -> dict[str, Any]:
                 # 2. DPO loss against the reference, normalised by the whole batch
                 probabilities = torch.tensor([chosen[i].probability for i in indices])
                 group_losses, group_margins = dpo_losses(
-                    logps[:, 0],
-                    logps[:, 1],
-                    refs[:, 0],
-                    refs[:, 1],
+                    logps,
+                    refs,
+                    lengths[indices].to(logps.device),
                     probabilities.to(logps.device),
                     beta=config.dpo.beta,
+                    loss=config.dpo.loss,
                     label_smoothing=config.dpo.label_smoothing,
                 )
                 loss = group_losses.sum() / len(batch)
+                if config.dpo.nll_weight:
+                    loss = loss - config.dpo.nll_weight * logps[:, 0].sum() / lengths[:, 0].sum()
                 steps.check_finite(loss)
                 loss.backward()
                 losses[indices] = group_losses.detach().cpu()
@@ -177,6 +194,7 @@ def train(run: RunDir) -> dict[str, Any]:
                 expect_step_zero(
                     config,
                     loss=losses.mean().item(),
+                    expected=loss_at_zero(config.dpo),
                     margin=margins.abs().max().item(),
                     what="DPO",
                 )
@@ -189,6 +207,7 @@ def train(run: RunDir) -> dict[str, Any]:
                 "dpo/accuracy": accuracy(margins).item(),
                 "logps/chosen": seen[:, 0].mean().item(),
                 "logps/rejected": seen[:, 1].mean().item(),
+                "loss/nll": -(seen[:, 0].sum() / lengths[:, 0].sum()).item(),
             }
             run.events.metrics(steps.step, values | taken)
             steps.progress()

@@ -8,27 +8,50 @@ from torch.nn.functional import logsigmoid
 
 
 def dpo_losses(
-    chosen_logps: Tensor,
-    rejected_logps: Tensor,
-    ref_chosen_logps: Tensor,
-    ref_rejected_logps: Tensor,
+    logps: Tensor,
+    ref_logps: Tensor,
+    lengths: Tensor,
     probabilities: Tensor,
     *,
     beta: float,
+    loss: str = "sigmoid",
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """DPO with soft labels: −q·log σ(m) − (1 − q)·log σ(−m), m the implicit reward margin.
+    """Direct preference optimization with soft labels: p·L(Δ) + (1 − p)·L(−Δ).
 
-    m = beta·[(log π/π_ref)(chosen) − (log π/π_ref)(rejected)], Rafailov et al. 2023,
-    arXiv 2305.18290, equation 7. q = p·(1 − ε) + (1 − p)·ε: p is P(chosen better) from the
-    judgments, ε the assumed share of flipped labels (conservative DPO, Mitchell 2023). p = 1 and
-    ε = 0 give equation 7 itself.
+    Δ is the difference of the log-ratios log π/π_ref of chosen and rejected, p is P(chosen better)
+    from the judgments and ε the assumed share of flipped labels (`label_smoothing`):
 
-    All log-probs and probabilities: Shape (B,). Returns: (losses, margins). Shapes: (B,)
+    - sigmoid: L = −(1 − ε)·log σ(βΔ) − ε·log σ(−βΔ). Rafailov et al. 2023, arXiv 2305.18290,
+      equation 7; with ε above 0 conservative DPO (Mitchell 2023).
+    - sigmoid_norm: the same with each log-ratio divided by its response's length in tokens
+      (length-normalised DPO; Lambert et al. 2024, arXiv 2411.15124, section 5).
+    - robust: L = (−(1 − ε)·log σ(βΔ) + ε·log σ(−βΔ)) / (1 − 2ε), unbiased where labels are flipped
+      with probability ε. Chowdhury et al. 2024, arXiv 2403.00409, section 3.
+    - ipo: L = (Δ/length − 1/(2β))², each log-ratio per token. Azar et al. 2023, arXiv 2310.12036,
+      equation 17; the division by length as its authors confirmed it to TRL.
+
+    logps, ref_logps: sums over (chosen, rejected), Shape (B, 2). lengths: scored tokens, (B, 2).
+    probabilities: (B,). Returns: (losses, implicit reward margins βΔ in nats). Shapes: (B,)
     """
-    log_ratios = (chosen_logps - ref_chosen_logps) - (rejected_logps - ref_rejected_logps)
-    margins = beta * log_ratios
-    return soft_label_losses(margins, probabilities, label_smoothing), margins
+    log_ratios = logps - ref_logps
+    margins = beta * (log_ratios[:, 0] - log_ratios[:, 1])
+    if loss in ("sigmoid_norm", "ipo"):
+        log_ratios = log_ratios / lengths
+    delta = log_ratios[:, 0] - log_ratios[:, 1]
+    right, wrong = (dpo_loss(sign * delta, beta, loss, label_smoothing) for sign in (1.0, -1.0))
+    return probabilities * right + (1.0 - probabilities) * wrong, margins
+
+
+def dpo_loss(delta: Tensor, beta: float, loss: str, label_smoothing: float) -> Tensor:
+    """L(Δ) of one kind of `dpo_losses`, for a label taken at its word. Shapes: (B,)"""
+    if loss == "ipo":
+        return (delta - 1.0 / (2.0 * beta)).square()
+    kept = -(1.0 - label_smoothing) * logsigmoid(beta * delta)
+    flipped = -label_smoothing * logsigmoid(-beta * delta)
+    if loss == "robust":
+        return (kept - flipped) / (1.0 - 2.0 * label_smoothing)
+    return kept + flipped
 
 
 def reward_losses(
@@ -44,16 +67,10 @@ def reward_losses(
     Returns: (losses, margins). Shapes: (B,)
     """
     margins = chosen_scores - rejected_scores
-    losses = soft_label_losses(margins, probabilities, 0.0)
+    losses = -(probabilities * logsigmoid(margins) + (1.0 - probabilities) * logsigmoid(-margins))
     if centring:
         losses = losses + centring * (chosen_scores + rejected_scores).square()
     return losses, margins
-
-
-def soft_label_losses(margins: Tensor, probabilities: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy of σ(margin) against P(chosen better), smoothed. Shapes: (B,)"""
-    q = probabilities * (1.0 - label_smoothing) + (1.0 - probabilities) * label_smoothing
-    return -(q * logsigmoid(margins) + (1.0 - q) * logsigmoid(-margins))
 
 
 def accuracy(margins: Tensor) -> Tensor:

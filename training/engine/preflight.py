@@ -77,15 +77,22 @@ def expect_own_log_probs(base: Base, tree: Tree) -> None:
         )
 
 
-def expect_step_zero(config: RunConfig, *, loss: float, margin: float, what: str) -> None:
-    """Before the first step policy equals reference: margin 0 and loss ln 2.
+def expect_step_zero(
+    config: RunConfig,
+    *,
+    loss: float,
+    margin: float,
+    what: str,
+    expected: float = math.log(2.0),
+) -> None:
+    """Before the first step policy equals reference: margin 0, and the loss what that gives.
 
     Raises StepZeroError otherwise: a wrong reference or an adapter that is not where it should be.
     """
     tolerance = TOLERANCE[config.base.dtype]
-    if abs(margin) > tolerance or abs(loss - math.log(2.0)) > tolerance:
+    if abs(margin) > tolerance or abs(loss - expected) > tolerance * max(1.0, expected):
         raise StepZeroError(
-            f"{what} starts at loss {loss:.6f} and margin {margin:.6f} instead of ln 2 = 0.693147 "
+            f"{what} starts at loss {loss:.6f} and margin {margin:.6f} instead of {expected:.6f} "
             "and 0: policy and reference differ before training"
         )
 
