@@ -152,3 +152,15 @@ def sha256_of_file(path: Path) -> str:
         while chunk := handle.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+#: The files that are an adapter; tokenizers and cards beside them change nothing.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def adapter_digest(folder: Path) -> str:
+    """SHA-256 over the names and hashes of an adapter's own files. Raises FileNotFoundError."""
+    digest = hashlib.sha256()
+    for name in ADAPTER_FILES:
+        digest.update(f"{name} {sha256_of_file(folder / name)}\n".encode())
+    return digest.hexdigest()

@@ -6,7 +6,6 @@ compares and refuses, naming the difference. Other library versions are told, no
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -19,13 +18,11 @@ import torch
 
 from training.engine.config import from_dict, to_dict
 from training.engine.errors import ConfigError, RunFolderError
-from training.engine.files import sha256_of_file, write_file_once
+from training.engine.files import adapter_digest, write_file_once
 from training.engine.rundir import RunDir
 from training.engine.sources import identity_of_base
 
 VERSION = 1
-#: The files that are an adapter; tokenizers and cards beside them change nothing.
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def compare_inputs(run: RunDir) -> None:
@@ -206,14 +203,12 @@ def adapters_of(run: RunDir) -> dict[str, str]:
         for name, value in flat(config).items()
         if value is not None and (name == "adapter.init_from" or name.endswith("_adapter"))
     }
-    return {name: adapter_digest(Path(folder)) for name, folder in named.items()}
+    return {name: digest_or_nothing(Path(folder)) for name, folder in named.items()}
 
 
-def adapter_digest(folder: Path) -> str:
+def digest_or_nothing(folder: Path) -> str:
     """Empty for a folder that is no adapter: whoever loads it says what is wrong with it."""
-    if not all((folder / name).is_file() for name in ADAPTER_FILES):
+    try:
+        return adapter_digest(folder)
+    except OSError:
         return ""
-    digest = hashlib.sha256()
-    for name in ADAPTER_FILES:
-        digest.update(f"{name} {sha256_of_file(folder / name)}\n".encode())
-    return digest.hexdigest()

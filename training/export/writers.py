@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from annotate.errors import HubRefused
+from training.engine.files import ADAPTER_FILES, adapter_digest
 from training.export.card import model_card
 from training.export.facts import base_model, lineage
 from training.models import ModelVersion
-from training.services.registering import WEIGHTS, adapter_digest
 from training.services.versions import adapter_folder
 
 #: What beside the weights goes along: the tokenizer's files, none of which can hold code.
@@ -54,7 +54,7 @@ def write_model_folder(*, version: ModelVersion, folder: Path, repo: str) -> Pat
             f"the adapter of version {version.pk} cannot be read ({error.strerror or error})"
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*WEIGHTS, *TOKENIZER):
+    for name in (*ADAPTER_FILES, *TOKENIZER):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     name_the_base(folder / "adapter_config.json", version)

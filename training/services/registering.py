@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from django.conf import settings
 
-from training.engine.files import sha256_of_file
+from training.engine.files import adapter_digest
 from training.models import ModelVersion, Round, Run
-
-#: The files that are the model; tokenizers and cards beside them may be rewritten.
-WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
-
-
-def adapter_digest(folder: Path) -> str:
-    """SHA-256 over the names and hashes of an adapter's own files."""
-    digest = hashlib.sha256()
-    for name in WEIGHTS:
-        digest.update(f"{name} {sha256_of_file(folder / name)}\n".encode())
-    return digest.hexdigest()
 
 
 def register_version(*, run: Run, round: Round, kind: str) -> ModelVersion:
