@@ -196,13 +196,21 @@ def undo_judgment(*, project: Project, annotator: Annotator, idempotency_key: st
         raise NothingToUndo("there is nothing to take back: judgments can be undone for 10 minutes")
     held = Assignment.objects.filter(
         annotator=annotator, comparison__project=project, state=State.LEASED
-    ).order_by("comparison_id")
-    for pk, comparison_id in held.values_list("pk", "comparison_id"):
-        release(assignment_id=pk, comparison_id=comparison_id, to=State.EXPIRED)
+    )
+    # All assignments before any comparison: whoever ends a lease locks them in that order too.
+    held_pks = list(held.values_list("pk", flat=True))
+    locked = list(
+        Assignment.objects.select_for_update()
+        .filter(pk__in=[*held_pks, last.assignment.pk])
+        .order_by("pk")
+    )
     # The place stays taken: judged before, leased from now.
     Assignment.objects.filter(pk=last.assignment.pk).update(
         state=State.LEASED, expires_at=lease_end(project)
     )
+    for other in sorted(locked, key=lambda one: one.comparison_id):
+        if other.pk in held_pks:
+            release(assignment_id=other.pk, comparison_id=other.comparison_id, to=State.EXPIRED)
     Judgment.objects.create(
         workspace_id=last.workspace_id,
         comparison_id=last.comparison_id,

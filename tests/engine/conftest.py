@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 
 from tests.engine.tiny import save_tiny
 from training.engine.config import BaseConfig
@@ -22,6 +24,12 @@ def _engine_cache(tmp_path_factory: pytest.TempPathFactory):
     patch.setenv("ENGINE_CACHE_DIR", str(tmp_path_factory.mktemp("engine-cache")))
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _stock_hub_client() -> None:
+    """A run has the Hub library's own client; tests of pushes in this process set another."""
+    set_client_factory(default_client_factory)
 
 
 @pytest.fixture(scope="session")
