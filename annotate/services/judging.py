@@ -62,21 +62,8 @@ def submit_judgment(
     if problem:
         raise AnnotateError(problem)
     body = sha256(canonical_json([assignment.pk, answer, rationale]))
-    with transaction.atomic():
-        earlier, latest = said_before(assignment, annotator, idempotency_key, body)
-        if earlier is not None:
-            return earlier
-        check_offered(assignment.comparison.project, answer)
-        if not answered(assignment, annotator):
-            lock_person(annotator)
-            # A parallel send of the same key may have been faster; its row answers this one too.
-            earlier, latest = said_before(assignment, annotator, idempotency_key, body)
-            if earlier is not None:
-                return earlier
-            answer_late(assignment, annotator)
-        elif latest is not None and latest.answer != Answer.WITHDRAWN:
-            # Taken back in another window since we looked.
-            _, latest = said_before(assignment, annotator, idempotency_key, body)
+
+    def stored(latest: Judgment | None) -> Judgment:
         return Judgment.objects.create(
             workspace_id=assignment.workspace_id,
             comparison_id=assignment.comparison_id,
@@ -91,6 +78,27 @@ def submit_judgment(
             body_digest=body,
             supersedes=latest,
         )
+
+    with transaction.atomic():
+        earlier, latest = said_before(assignment, annotator, idempotency_key, body)
+        if earlier is not None:
+            return earlier
+        check_offered(assignment.comparison.project, answer)
+        if answered(assignment, annotator):
+            if latest is not None and latest.answer != Answer.WITHDRAWN:
+                # Taken back in another window since we looked.
+                _, latest = said_before(assignment, annotator, idempotency_key, body)
+            return stored(latest)
+    # Apart: PostgreSQL keeps a row locked that an update waited for and then did not match, and
+    # whoever waits for the person must hold no assignment.
+    with transaction.atomic():
+        lock_person(annotator)
+        # A parallel send of the same key may have been faster; its row answers this one too.
+        earlier, latest = said_before(assignment, annotator, idempotency_key, body)
+        if earlier is not None:
+            return earlier
+        answer_late(assignment, annotator)
+        return stored(latest)
 
 
 def check_key(key: str) -> None:
@@ -196,21 +204,13 @@ def undo_judgment(*, project: Project, annotator: Annotator, idempotency_key: st
         raise NothingToUndo("there is nothing to take back: judgments can be undone for 10 minutes")
     held = Assignment.objects.filter(
         annotator=annotator, comparison__project=project, state=State.LEASED
-    )
-    # All assignments before any comparison: whoever ends a lease locks them in that order too.
-    held_pks = list(held.values_list("pk", flat=True))
-    locked = list(
-        Assignment.objects.select_for_update()
-        .filter(pk__in=[*held_pks, last.assignment.pk])
-        .order_by("pk")
-    )
+    ).order_by("comparison_id")
+    for pk, comparison_id in held.values_list("pk", "comparison_id"):
+        release(assignment_id=pk, comparison_id=comparison_id, to=State.EXPIRED)
     # The place stays taken: judged before, leased from now.
     Assignment.objects.filter(pk=last.assignment.pk).update(
         state=State.LEASED, expires_at=lease_end(project)
     )
-    for other in sorted(locked, key=lambda one: one.comparison_id):
-        if other.pk in held_pks:
-            release(assignment_id=other.pk, comparison_id=other.comparison_id, to=State.EXPIRED)
     Judgment.objects.create(
         workspace_id=last.workspace_id,
         comparison_id=last.comparison_id,
