@@ -21,9 +21,9 @@ from dramatiq.broker import Broker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, CurrentMessage
 
-#: Seconds a web request may wait for a broker before it goes on without it.
+#: Seconds to wait for a connection to a broker …
 CONNECT_TIMEOUT_S = 0.2
-#: … and for one that took the connection and does not answer: it hangs, or is very busy.
+#: … and for an answer of one that took the connection: it hangs, or is very busy.
 ANSWER_TIMEOUT_S = 1.0
 #: Unix socket paths are cut by the kernel at about 104 characters.
 MAX_SOCKET_PATH = 100

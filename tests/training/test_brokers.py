@@ -84,8 +84,9 @@ def test_a_launch_needs_no_broker(url: str, tmp_path: Path) -> None:
     assert float(done.stdout.split()[-1]) < 5.0  # a bound on hanging, not a speed
 
 
-def test_a_launch_does_not_wait_for_a_broker_that_hangs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_launch_does_not_wait_for_a_broker_that_hangs(scheme: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        done = run(LAUNCH, f"redis://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
+        done = run(LAUNCH, f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert float(done.stdout.split()[-1]) < 5.0  # a bound on hanging, not a speed

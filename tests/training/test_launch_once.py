@@ -89,8 +89,6 @@ def test_a_refused_launch_uses_no_key_up(people: People) -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("projects", [1, 2])
 def test_two_launches_at_once_are_one(people: People, projects: int) -> None:
-    if connection.vendor != "postgresql":
-        pytest.skip("threads have connections of their own on PostgreSQL only")
     settings = [asked(people)]
     if projects == 2:  # whose rows are not one lock
         other = make_project(people.workspace, slug="other")

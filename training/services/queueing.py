@@ -25,6 +25,7 @@ from django.db.models.functions import Now
 from rlhf_platform.accounts.models import Workspace
 from training.errors import IllegalTransition, LostLease
 from training.models import Job, JobAttempt, JobEvent, Round, Run
+from training.services.sending import Sender
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ FINAL = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 RESEND_AFTER = timedelta(seconds=2)
 #: … but not more often than this.
 RESEND_EVERY = timedelta(seconds=10)
+SENDER = Sender()
 
 
 def clock() -> float:
@@ -152,14 +154,14 @@ def enqueue(
 
 
 def notify(*, job_id: int, queue: str) -> bool:
-    """Send the wake-up; whether the broker took it.
+    """Send the wake-up; whether the broker is known to have it.
 
     One that is away is logged: the worker polls the table anyway.
     """
     from training.actors import WAKE
 
     try:
-        WAKE[queue].send(job_id)
+        SENDER.send(lambda: WAKE[queue].send(job_id))
     except Exception:  # a broker client raises what its library likes; none of it may undo a launch
         log.warning("the broker did not take the wake-up for job %s", job_id, exc_info=True)
         return False
