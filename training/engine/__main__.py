@@ -2,6 +2,7 @@
 
 python -m training.engine run RUN_DIR      train, evaluate or sample as RUN_DIR/config.json says
 python -m training.engine sample ...       answer a file of prompts without writing a config
+python -m training.engine selftest         this installation against published numbers
 
 Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json); 2 wrong usage;
 74 the disk is full and 75 interrupted: `run` with the same folder goes on from the checkpoint.
@@ -51,6 +52,8 @@ METHODS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
+        if options.command == "selftest":
+            return selftest()
         if options.command == "sample":
             folder = write_sample_folder(options)
             status = run_folder(folder)
@@ -68,6 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EngineError as error:
         say(f"{type(error).__name__}: {error}")
         return EXIT_FAILED
+
+
+def selftest() -> int:
+    """Print every check; 1 where one failed."""
+    from training.engine.selftest import run, table
+
+    checks = run()
+    print(table(checks))
+    failed = sum(not check.passed for check in checks)
+    print(f"{len(checks)} checks, {failed} failed")
+    return EXIT_FAILED if failed else EXIT_DONE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,6 +112,12 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         metavar="S",
         help="… or when nothing came through it for so many seconds",
+    )
+    commands.add_parser(
+        "selftest",
+        help="compare this installation with published numbers",
+        description="Computes numbers that papers and other trainers published, or that were "
+        "worked by hand, with the functions that training uses; prints expected, got and source.",
     )
     sample = commands.add_parser(
         "sample",
