@@ -13,8 +13,7 @@ demo: install ## the whole loop on real data; SERVE=0 stops after it, FRESH=1 st
 
 test: install ## the whole suite; PostgreSQL, Redis and Chromium are used where they are found
 	@sh .ci/chromium.sh
-	@$(PY) .ci/postgres.py
-	@$(PY) -m pytest -m "not faults"
+	@$(PY) .ci/tests.py
 
 test-faults: install ## kill, stop, fill and starve it: half an hour, with a table of figures
 	@$(PY) -m pytest -v tests/faults
@@ -31,7 +30,7 @@ lint: install ## ruff and the import contracts
 types: install ## mypy
 	@$(PY) -m mypy rlhf_platform annotate training
 
-bench-training: install ## the engine against stock TRL, side by side; wants an idle machine
+bench-training: install ## the engine against stock TRL, side by side; wants an idle machine; ONLY= selects rows
 	@$(PY) -m benchmarks.training
 
 run: install ## web, worker and embedded broker on http://127.0.0.1:8000
