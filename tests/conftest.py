@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,20 @@ from tests.api.world import World, make_world
 from tests.people import People, make_people
 
 history = import_module("annotate.migrations.0002_history_is_appended")
+
+#: Folders whose tests may run side by side, but for those that carry one of these marks.
+LIGHT = ("accounts", "annotate", "api", "contracts", "training")
+HEAVY = ("alone", "browser", "faults", "model")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test` spreads over the cores."""
+    here = Path(__file__).parent
+    for item in items:
+        marked = any(item.get_closest_marker(mark) for mark in HEAVY)
+        if not marked and item.path.relative_to(here).parts[0] in LIGHT:
+            item.add_marker("light")
 
 
 @pytest.fixture(scope="session")

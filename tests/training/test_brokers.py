@@ -34,6 +34,8 @@ call_command("migrate", verbosity=0)
 from rlhf_platform.accounts.models import Workspace
 from training.models import Job
 from training.services.queueing import claim_next, enqueue
+
+pytestmark = pytest.mark.alone
 workspace = Workspace.objects.create(slug="w", name="W")
 started = time.monotonic()
 enqueue(kind="push_model", queue="default", workspace=workspace)

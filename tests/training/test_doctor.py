@@ -33,6 +33,8 @@ from tests.training.rows import (
 from training.models import Job
 from training.services import checkups, queueing
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -25,7 +25,7 @@ from training.services.rounds import cancel_round, retry_round
 from training.services.working import Worker
 
 #: The executor closes stale connections, which an outer test transaction would not survive.
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.alone, pytest.mark.django_db(transaction=True)]
 State = Job.State
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from training.services.sending import PATIENCE_S, Sender
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def held() -> Iterator[threading.Event]:

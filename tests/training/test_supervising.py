@@ -30,7 +30,7 @@ from training.services.forwarding import Forwarder, replay_earlier
 from training.services.leases import CHILD_PATIENCE, SAFE, WORRIED, Lease
 
 #: Threads of their own see only what is committed.
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.alone, pytest.mark.django_db(transaction=True)]
 State = Job.State
 TETHER = "from training.engine.tether import tie; "
 

@@ -1,0 +1,41 @@
+"""`make test`: what may run side by side on every core, then the rest, one after the other.
+
+Where a PostgreSQL answers, the database tests run on it as well; all of them run on SQLite.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psycopg
+
+URL = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
+FOLDERS = ["tests/accounts", "tests/annotate", "tests/contracts", "tests/training"]
+BESIDE = ["-m", "light", "-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
+ALONE = ["-m", "not light and not faults"]
+
+
+def run(title: str, arguments: list[str], **environment: str) -> int:
+    """pytest's exit status."""
+    print(f"test: {title}", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", *arguments]
+    return subprocess.run(command, env={**os.environ, **environment}).returncode
+
+
+def main() -> int:
+    failed = 0
+    try:
+        psycopg.connect(URL, connect_timeout=3).close()
+    except psycopg.Error as error:
+        print(f"test: skipped on PostgreSQL, none answers ({str(error).splitlines()[0]})")
+    else:
+        title = "the database tests on PostgreSQL"
+        failed = run(title, [*BESIDE, *FOLDERS], TEST_DATABASE_URL=URL)
+    failed = run("what may run side by side, on SQLite", BESIDE) or failed
+    return run("engine, browser, processes", ALONE) or failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
