@@ -109,8 +109,7 @@ class Base:
         input_ids, position_ids: (B, T). mask: (B, 1, T, T) bool, True where a token may look, or
         None for plain causal attention. Returns: (B, T, H)
         """
-        in_bf16 = torch.autocast(self.device.type, self.dtype)
-        with in_bf16 if self.mixed else contextlib.nullcontext():
+        with self._computing():
             states: Tensor = self.backbone(
                 input_ids=input_ids,
                 position_ids=position_ids,
@@ -118,6 +117,11 @@ class Base:
                 use_cache=False,
             ).last_hidden_state
         return states.float() if self.mixed else states
+
+    def _computing(self) -> contextlib.AbstractContextManager[Any]:
+        if self.mixed:
+            return torch.autocast(self.device.type, self.dtype)
+        return contextlib.nullcontext()
 
     def add_adapter(
         self, name: str, config: AdapterConfig, *, init_from: str | None = None
