@@ -205,7 +205,7 @@ def test_a_full_reward_model_scores_the_same_in_stock_transformers(
         margins.append((scores[0] - scores[1]).item())
     mean = sum(margins) / len(margins)
     assert result(folder)["metrics"]["reward/margin"] == pytest.approx(mean, abs=1e-4)
-    assert mean > 0.05
+    assert mean > 0.01
     with pytest.raises(BaseModelError, match="reward model"):
         load_base(BaseConfig(source=str(folder / "model")))
 
