@@ -86,11 +86,12 @@ def test_stock_peft_gives_our_log_probs(tiny: Path, sft_adapter: Path) -> None:
     [
         {},
         {"use_rslora": True},
+        {"use_dora": True},
         {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 32}},
         {"layers_to_transform": [1]},
         {"target_modules": "all-linear"},
     ],
-    ids=["plain", "rsLoRA", "patterns", "one layer", "all linear"],
+    ids=["plain", "rsLoRA", "DoRA", "patterns", "one layer", "all linear"],
 )
 def test_an_adapter_of_stock_peft_says_here_what_it_says_there(
     settings: dict[str, Any], tiny: Path, tmp_path: Path
@@ -102,7 +103,6 @@ def test_an_adapter_of_stock_peft_says_here_what_it_says_there(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"use_dora": True}, "use_dora"),
         ({"bias": "lora_only"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"target_modules": ["q_proj", "lm_head"]}, "language-model head"),

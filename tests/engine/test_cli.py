@@ -57,6 +57,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
         (["--help"], ["run", "sample", "2 wrong usage", "75 interrupted"]),
         (["run", "--help"], ["RUN_DIR", "config.json", "--attempt", "--heartbeat-fd"]),
         (["sample", "--help"], ["--prompts", "--top-p", "samples.jsonl", "0: most probable"]),
+        (["merge", "--help"], ["--adapter", "--quantization", "merge.json", "logits"]),
     ],
 )
 def test_help_says_what_there_is(

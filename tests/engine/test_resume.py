@@ -81,9 +81,8 @@ def curve(folder: Path) -> dict[int, dict[str, float]]:
 
 def killed_after(whole: Path, step: int, folder: Path) -> Path:
     """What is left of `whole` when its process dies right behind the checkpoint of `step`."""
-    shutil.copytree(
-        whole, folder, ignore=shutil.ignore_patterns("adapter", "result.json", "samples.jsonl")
-    )
+    made = ("adapter", "model", "result.json", "samples.jsonl")
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns(*made))
     (attempt,) = (folder / "attempts").glob("*/")
     kept = []
     for line in (attempt / "events.jsonl").read_text(encoding="utf-8").splitlines(True):

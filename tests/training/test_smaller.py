@@ -62,11 +62,14 @@ def test_what_never_trains_keeps_its_activations_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"quantization": "nf4"}, {"init_from": "/adapter"}], ids=["is 4-bit", "has adapter"]
+    "change",
+    [{"quantization": "nf4"}, {"init_from": "/adapter"}, {"tuning": "full"}],
+    ids=["is 4-bit", "has adapter", "is trained itself"],
 )
 def test_four_bits_are_proposed_only_where_the_base_allows(change: dict[str, Any]) -> None:
     config = engine_config("dpo")
-    config["base" if "quantization" in change else "adapter"].update(change)
+    section = {"quantization": config["base"], "init_from": config["adapter"], "tuning": config}
+    section[next(iter(change))].update(change)
     assert "base.quantization" not in names(smaller_settings(config))
 
 

@@ -3,6 +3,7 @@
 python -m training.engine run RUN_DIR      train, evaluate or sample as RUN_DIR/config.json says
 python -m training.engine sample ...       answer a file of prompts without writing a config
 python -m training.engine selftest         this installation against published numbers
+python -m training.engine merge ...        write base plus adapter as one whole model
 
 Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json); 2 wrong usage;
 74 the disk is full and 75 interrupted: `run` with the same folder goes on from the checkpoint.
@@ -62,6 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             elif status == EXIT_INTERRUPTED:
                 say(f"go on with: python -m training.engine run {folder}")
             return status
+        if options.command == "merge":
+            from training.engine.merging import merge
+
+            for line in merge(
+                base=options.base,
+                adapter=options.adapter,
+                out=options.out,
+                quantization=options.quantization,
+            ):
+                say(f"warning: {line}")
+            print(f"merged model: {options.out}")
+            return EXIT_DONE
         return run_folder(
             options.run_dir, options.attempt, options.heartbeat_fd, options.patience_s
         )
@@ -87,7 +100,8 @@ def selftest() -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m training.engine",
-        description="Trains, evaluates and samples from a run folder; knows nothing of Django.",
+        description="Trains, evaluates and samples from a run folder, and merges adapters; knows "
+        "nothing of Django.",
         epilog="The folder's layout: docs/reference/run-directory.md. "
         "Exit status: 0 done, 1 refused or failed (result.json says why), 2 wrong usage, "
         "74 the disk is full and 75 interrupted, both resumable.",
@@ -152,6 +166,23 @@ def parser() -> argparse.ArgumentParser:
         choices=("none", "int8", "nf4"),
         default="none",
         help="how the base is held",
+    )
+    merge = commands.add_parser(
+        "merge",
+        help="write base plus adapter as one whole model",
+        description="Adds an adapter's update to its base's weights and writes the whole model in "
+        "transformers' format, in fp32, with merge.json and README.md: what was merged into what, "
+        "and how far the logits of a text are from what was trained.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    merge.add_argument("--base", default="demo", help="demo, a Hub id, a folder or a .gguf file")
+    merge.add_argument("--adapter", type=Path, metavar="FOLDER", required=True, help="PEFT folder")
+    merge.add_argument("--out", type=Path, required=True, metavar="OUT", help="a new folder")
+    merge.add_argument(
+        "--quantization",
+        choices=("none", "nf4"),
+        default="none",
+        help="merge into the base's own weights, or into what 4 bits left of them",
     )
     return top
 

@@ -18,6 +18,9 @@ from training.engine.errors import ConfigError
 SCHEMA = 1
 DPO_LOSSES = ("sigmoid", "sigmoid_norm", "robust", "ipo")
 METHODS = ("sft", "reward", "dpo", "ppo", "evaluate", "sample")
+#: PyTorch's AdamW, and those of bitsandbytes: moments in 8 bits (arXiv 2110.02861), paged to the
+#: processor's memory where the device's is full (arXiv 2305.14314, section 3), or both.
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 
 
 def check(condition: bool, name: str, value: object, allowed: str) -> None:
@@ -56,7 +59,7 @@ class BaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """The LoRA adapter that is trained (arXiv 2106.09685)."""
+    """The LoRA adapter that is trained (arXiv 2106.09685); of a saved one its own settings hold."""
 
     r: int = 16
     """Rank."""
@@ -66,6 +69,10 @@ class AdapterConfig:
     """Dropout on the adapter's input while training SFT; preference methods need 0."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the linear layers that get an adapter."""
+    use_dora: bool = False
+    """Train each column's magnitude beside its direction (DoRA, arXiv 2402.09353)."""
+    use_rslora: bool = False
+    """Multiply the update by alpha / sqrt(r) instead of alpha / r (rsLoRA, arXiv 2312.03732)."""
     init_from: str | None = None
     """Folder of the adapter to start from; for DPO and PPO also the reference."""
 
@@ -119,6 +126,8 @@ class DataConfig:
 class OptimConfig:
     """AdamW and its schedule."""
 
+    optimizer: str = "adamw"
+    """adamw, or one of bitsandbytes: adamw_8bit, paged_adamw, paged_adamw_8bit."""
     lr: float = 2e-4
     """Peak learning rate."""
     batch_size: int = 4
@@ -139,6 +148,12 @@ class OptimConfig:
     """Adam's epsilon (PPO papers use 1e-5)."""
 
     def __post_init__(self) -> None:
+        check(
+            self.optimizer in OPTIMIZERS,
+            "optim.optimizer",
+            self.optimizer,
+            ", ".join(OPTIMIZERS),
+        )
         check(0.0 < self.lr <= 1.0, "optim.lr", self.lr, "above 0 up to 1")
         check(1 <= self.batch_size <= 4096, "optim.batch_size", self.batch_size, "1 to 4096")
         check(1 <= self.epochs <= 1000, "optim.epochs", self.epochs, "1 to 1000")
@@ -357,6 +372,8 @@ class RunConfig:
     """Seed of every random draw."""
     threads: int = 2
     """Processor threads; part of the config because sums depend on it."""
+    tuning: str = "lora"
+    """lora trains an adapter (on a 4-bit base: QLoRA), full the base's own weights."""
     base: BaseConfig
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -400,11 +417,46 @@ class RunConfig:
             # a setting that would not be obeyed is refused rather than passed over
             asked = self.optim.max_steps
             check(asked is None, "optim.max_steps", asked, "null here (PPO has ppo.updates)")
+        if self.method in ("evaluate", "sample"):
+            optimizer = self.optim.optimizer
+            check(optimizer == "adamw", "optim.optimizer", optimizer, "adamw here, where none runs")
+        check(self.tuning in ("lora", "full"), "tuning", self.tuning, "lora, full")
+        if self.tuning == "full":
+            self._check_full()
         if self.method == "evaluate":
             start = self.adapter.init_from
             check(start is None, "adapter.init_from", start, "null; use evaluate.policy_adapter")
         if self.method in ("reward", "dpo", "ppo"):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
+
+    def _check_full(self) -> None:
+        """Raise ConfigError for what cannot be, or would be passed over, where no adapter is."""
+        if self.method == "ppo":
+            raise ConfigError(
+                "tuning is 'full'; allowed for ppo: lora, because policy, reference and reward "
+                "model are adapters on the one base, which has to stay as it is"
+            )
+        if self.method in ("evaluate", "sample"):
+            raise ConfigError(
+                f"tuning is 'full', and {self.method} trains nothing; leave tuning out, and name "
+                "the folder of a fully trained model in base.source"
+            )
+        if self.base.quantization != "none":
+            raise ConfigError(
+                f"tuning is 'full' and base.quantization is {self.base.quantization!r}; allowed: "
+                "none, because quantized weights have no gradient (tuning lora trains an adapter "
+                "on them: QLoRA)"
+            )
+        if self.adapter.init_from is not None:
+            raise ConfigError(
+                "adapter.init_from is set and tuning is 'full'; allowed: null. To start from a "
+                "trained model give its folder as base.source; an adapter becomes one with "
+                "python -m training.engine merge"
+            )
+        if self.adapter != AdapterConfig():
+            raise ConfigError(
+                "adapter holds settings and tuning is 'full'; leave them out: there is no adapter"
+            )
 
 
 def from_dict(data: Any) -> RunConfig:
@@ -437,9 +489,27 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def config_digest(config: RunConfig) -> str:
-    """SHA-256 over the canonical JSON of a config: equal configs, equal digests."""
-    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    """SHA-256 over the canonical JSON of what a config sets: equal configs, equal digests.
+
+    Fields at their default are left out, so that a field which a later version adds changes no
+    digest of a run that does not use it.
+    """
+    text = json.dumps(_set_fields(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _set_fields(part: Any) -> dict[str, Any]:
+    """The fields of a section that differ from their defaults; a method's own section is kept."""
+    found: dict[str, Any] = {}
+    for item in fields(part):
+        value = getattr(part, item.name)
+        if is_dataclass(value):
+            inner = _set_fields(value)
+            if inner or item.default is None:
+                found[item.name] = inner
+        elif value != item.default:
+            found[item.name] = value
+    return found
 
 
 def _build(kind: type, data: Any, path: str) -> Any:

@@ -1,9 +1,9 @@
 """Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290).
 
-Differs from the paper: only a LoRA adapter is trained; the reference is the same base with the
-adapter off, or with a frozen copy of the adapter the run starts from; P(chosen better) may be soft;
-the loss may be one of its successors, and the chosen responses' own likelihood may be added
-(Pang et al. 2024, arXiv 2404.19733, equation 1).
+Differs from the paper: a LoRA adapter is trained unless `tuning` is full; the reference is the same
+base with the adapter off, or with a frozen copy of the adapter the run starts from; P(chosen
+better) may be soft; the loss may be one of its successors, and the chosen responses' own likelihood
+may be added (Pang et al. 2024, arXiv 2404.19733, equation 1).
 Chosen and rejected share their prompt in one packed row, and the reference's log-probs are
 computed once per data and weights, then read from the cache.
 """
@@ -39,6 +39,7 @@ from training.engine.reward import test_pairs
 from training.engine.rundir import EventWriter, RunDir
 from training.engine.sources import cache_folder
 from training.engine.steps import Steps, batches
+from training.engine.tuning import begin
 
 ADAPTER = "policy"
 REFERENCE = "reference"
@@ -122,22 +123,23 @@ def add_policy(run: RunDir, base: Base) -> str | None:
 
 
 def train(run: RunDir) -> dict[str, Any]:
-    """Train the policy adapter on data.train, measure on data.test, save. Returns the result."""
+    """Train the policy on data.train, measure on data.test, save. Returns the result."""
     config = run.config
     assert config.dpo is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
+    base = load_base(
+        run.base, gradient_checkpointing=config.gradient_checkpointing, tuning=config.tuning
+    )
     pairs = encode_pairs(base, run.rows(config.data.train), config.data, run.events, "train")
     held_out = test_pairs(run, base)
 
-    reference = add_policy(run, base)
-    parameters = base.train_only(ADAPTER)
+    reference = add_policy(run, base) if config.tuning == "lora" else None
+    trained = begin(base, config, ADAPTER)
     plan = batches(len(pairs), config.optim.batch_size, config.optim.epochs, config.seed)
     plan = plan[: config.optim.max_steps]
-    named = {f"lora.{i}": parameter for i, parameter in enumerate(parameters)}
-    steps = Steps(run, named, config.optim, total=len(plan))
-    trainable = sum(parameter.numel() for parameter in parameters)
+    steps = Steps(run, trained.parameters, config.optim, total=len(plan))
+    trainable = sum(parameter.numel() for parameter in trained.parameters.values())
     announce(run, base, total_steps=len(plan), rows=len(pairs), trainable=trainable)
     packing = choose_packing(run, base, [pair.tree for pair in pairs])
 
@@ -151,7 +153,7 @@ def train(run: RunDir) -> dict[str, Any]:
     if held_out:
         held_out_refs = reference_logps(base, reference, held_out, packing, run.events)
 
-    with base.use(ADAPTER):
+    with base.use(trained.adapter):
         checkpoint = steps.resume()
         if held_out and checkpoint is not None:
             metrics["dpo/margin_before"] = float(checkpoint.state["margin_before"])
@@ -221,11 +223,9 @@ def train(run: RunDir) -> dict[str, Any]:
                 )
             metrics |= accuracy_after(after, held_out)
     run.events.write("phase", name="save")
-    adapter = run.attempt_path / "adapter"
-    base.save_adapter(ADAPTER, adapter)
     return {
         "steps": steps.step,
         "rows": len(used),
         "metrics": metrics,
-        "adapter": run.name_of(adapter),
+        **trained.save(run),
     }

@@ -2,7 +2,8 @@
 
 The language-model head is applied only where a token is scored, in chunks, and its backward pass
 is prepared during the forward pass: for one number per token, d logp / d h = W[target] − p·W needs
-no logits to be kept. Memory stays at one chunk of logits whatever the batch.
+no logits to be kept. Memory stays at one chunk of logits whatever the batch, and where the head is
+trained too at one more gradient of it.
 """
 
 from __future__ import annotations
@@ -28,14 +29,21 @@ PROBE = 32
 
 
 class TokenLogProbs(torch.autograd.Function):
-    """log softmax(h·Wᵀ / temperature)[target] per token, in fp32, with the head frozen."""
+    """log softmax(h·Wᵀ / temperature)[target] per token, in fp32.
+
+    With the head frozen d logp / d h is ready when the forward pass is, and only that is kept. A
+    head that is trained gets d logp / d W = (onehot(target) − p)·hᵀ / temperature, which has to
+    wait for the gradient of the loss: a chunk's probabilities are computed once more on the way
+    back. A tied head's gradient is added to that of the embeddings by autograd.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float
     ) -> Tensor:
         """states: (N, H). weight: (V, H). targets: (N,). Returns: (N,)"""
-        keep = ctx.needs_input_grad[0]
+        trains_head = ctx.needs_input_grad[1]
+        keep = ctx.needs_input_grad[0] and not trains_head
         logps = torch.empty(len(targets), dtype=torch.float32, device=states.device)
         gradient = torch.empty_like(states) if keep else None
         for start in range(0, len(targets), CHUNK):
@@ -48,12 +56,29 @@ class TokenLogProbs(torch.autograd.Function):
             if gradient is not None:
                 probabilities = logits.sub_(normaliser[:, None]).exp_().to(weight.dtype)
                 gradient[start:stop] = (weight[wanted] - probabilities @ weight) / temperature
-        ctx.gradient = gradient
+        ctx.gradient, ctx.temperature = gradient, temperature
+        if trains_head:
+            ctx.save_for_backward(states, weight, targets)
         return logps
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.gradient * grad[:, None].to(ctx.gradient.dtype), None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        if ctx.gradient is not None:
+            return ctx.gradient * grad[:, None].to(ctx.gradient.dtype), None, None, None
+        states, weight, targets = ctx.saved_tensors
+        of_states = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+        of_weight = torch.zeros_like(weight)
+        for start in range(0, len(targets), CHUNK):
+            stop = start + CHUNK
+            part, wanted = states[start:stop], targets[start:stop]
+            logits = (part @ weight.t()).float().div_(ctx.temperature)  # (C, V)
+            of_logits = logits.softmax(dim=1).neg_()
+            of_logits.scatter_add_(1, wanted[:, None], torch.ones_like(of_logits[:, :1]))
+            of_logits.mul_(grad[start:stop, None] / ctx.temperature)
+            of_weight.addmm_(of_logits.to(weight.dtype).t(), part)
+            if of_states is not None:
+                of_states[start:stop] = of_logits.to(weight.dtype) @ weight
+        return of_states, of_weight, None, None
 
 
 def row_states(base: Base, row: PackedRow) -> Tensor:

@@ -48,13 +48,20 @@ class Base:
     """A loaded base with its tokenizer and the adapters on it."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: BaseConfig
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        config: BaseConfig,
+        *,
+        mixed: bool = False,
     ) -> None:
+        """mixed: the weights are held in fp32, and only computed with in the config's dtype."""
         self.model: PreTrainedModel | PeftModel = model
         self.tokenizer = tokenizer
         self.config = config
         self.device = next(model.parameters()).device
         self.dtype = getattr(torch, config.dtype)
+        self.mixed = mixed
         self.adapters: list[str] = []
         self.active: str | None = None
         self.eos_id = turn_end(model, tokenizer)
@@ -102,13 +109,19 @@ class Base:
         input_ids, position_ids: (B, T). mask: (B, 1, T, T) bool, True where a token may look, or
         None for plain causal attention. Returns: (B, T, H)
         """
-        states: Tensor = self.backbone(
-            input_ids=input_ids,
-            position_ids=position_ids,
-            attention_mask=mask,
-            use_cache=False,
-        ).last_hidden_state
-        return states
+        with self._computing():
+            states: Tensor = self.backbone(
+                input_ids=input_ids,
+                position_ids=position_ids,
+                attention_mask=mask,
+                use_cache=False,
+            ).last_hidden_state
+        return states.float() if self.mixed else states
+
+    def _computing(self) -> contextlib.AbstractContextManager[Any]:
+        if self.mixed:
+            return torch.autocast(self.device.type, self.dtype)
+        return contextlib.nullcontext()
 
     def add_adapter(
         self, name: str, config: AdapterConfig, *, init_from: str | None = None
@@ -120,9 +133,16 @@ class Base:
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
             target_modules=list(config.target_modules),
+            use_dora=config.use_dora,
+            use_rslora=config.use_rslora,
         )
         if init_from is not None:
-            lora = saved_lora(Path(init_from))
+            lora = saved_lora(Path(init_from), asked=config)
+        if lora.use_dora and self.config.quantization == "int8":
+            raise BaseModelError(
+                "a DoRA adapter needs the norms of the base's weights, and PEFT cannot read those "
+                "of int8 layers before their first pass; use base.quantization nf4 or none"
+            )
         try:
             if isinstance(self.model, PeftModel):
                 self.model.add_adapter(name, lora)
@@ -170,10 +190,11 @@ class Base:
                 own[key].copy_(value)
 
     def _named(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """(name as PEFT saves it, parameter) of one adapter's LoRA matrices."""
+        """(name as PEFT saves it, parameter) of one adapter: LoRA's matrices, DoRA's magnitudes."""
         for key, parameter in self.model.named_parameters():
             if f".{name}." in key and ".lora_" in key:
-                yield key.replace(f".{name}.", "."), parameter
+                saved = key.replace(f".{name}.", ".")
+                yield saved.replace("magnitude_vector.weight", "magnitude_vector"), parameter
 
     def parameters(self, name: str) -> list[nn.Parameter]:
         return [parameter for _, parameter in self._named(name)]
@@ -189,6 +210,18 @@ class Base:
             for parameter in self.parameters(other):
                 parameter.requires_grad_(other == name)
         return self.parameters(name)
+
+    def train_all(self, *, head: bool) -> dict[str, nn.Parameter]:
+        """Give every weight of a base without adapters a gradient; returns them by name.
+
+        head: whether the language-model head is trained too (a reward model has none); one that is
+        tied to the embeddings is trained with them either way.
+        """
+        assert not self.adapters  # noqa: S101 - the config refuses both
+        trained: nn.Module = self.causal if head else self.backbone
+        for parameter in trained.parameters():
+            parameter.requires_grad_(True)
+        return dict(trained.named_parameters())
 
     @contextlib.contextmanager
     def use(self, name: str | None) -> Iterator[None]:
@@ -249,7 +282,7 @@ class Base:
             save_file({**tensors, **extra}, beside / "adapter_model.safetensors")
             text = json.dumps(config, indent=2, sort_keys=True, default=as_json)
             (beside / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
-            self._save_tokenizer(beside, distinct_pad=bool(extra))
+            self.save_tokenizer(beside, distinct_pad=bool(extra))
             shutil.rmtree(folder, ignore_errors=True)  # of this attempt, started a second time
             publish_folder(beside, folder)
         except (OSError, SafetensorError) as error:
@@ -257,7 +290,8 @@ class Base:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _save_tokenizer(self, folder: Path, *, distinct_pad: bool) -> None:
+    def save_tokenizer(self, folder: Path, *, distinct_pad: bool) -> None:
+        """Write the tokenizer and its template; distinct_pad: padding with no end of turn."""
         pad = self.tokenizer.pad_token
         if distinct_pad:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.distinct_pad_id())
@@ -332,11 +366,17 @@ def load_reward_head(folder: Path, hidden_size: int) -> ScalarHead:
     return head
 
 
-def load_base(config: BaseConfig, *, gradient_checkpointing: bool = False) -> Base:
-    """Load tokenizer and weights as `config` says. Raises BaseModelError with what to do."""
+def load_base(
+    config: BaseConfig, *, gradient_checkpointing: bool = False, tuning: str = "lora"
+) -> Base:
+    """Load tokenizer and weights as `config` says. Raises BaseModelError with what to do.
+
+    Weights that are trained themselves (tuning full) are held in fp32 whatever the compute type:
+    bf16 has 8 bits of precision, so that a step of 0.2 % of a weight or less would round to none.
+    """
     source = locate(config.source)
     device = pick_device()
-    dtype = getattr(torch, config.dtype)
+    dtype = torch.float32 if tuning == "full" else getattr(torch, config.dtype)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=config.revision, trust_remote_code=False
@@ -358,7 +398,7 @@ def load_base(config: BaseConfig, *, gradient_checkpointing: bool = False) -> Ba
             f"the tokenizer of {config.source!r} has no chat template, so turns cannot be told "
             "apart; choose an instruct model, or put a chat_template.jinja beside the tokenizer"
         )
-    base = Base(model, tokenizer, config)
+    base = Base(model, tokenizer, config, mixed=dtype != getattr(torch, config.dtype))
     require_quantized(model, config)
     keep_differentiable(model)
     if gradient_checkpointing:

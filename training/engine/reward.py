@@ -1,9 +1,9 @@
 """The reward model: Bradley-Terry on pairs that share their prompt.
 
 Differs from Ouyang et al. 2022 (arXiv 2203.02155): the base is frozen and only a LoRA adapter and a
-scalar head are trained; the head starts at zero instead of N(0, 1/√(d+1)), so that the first loss
-is exactly ln 2 and can be checked; P(chosen better) may be soft. The score is read at the explicit
-last token, never at "the last token that is not padding".
+scalar head are trained, unless `tuning` is full; the head starts at zero instead of
+N(0, 1/√(d+1)), so that the first loss is exactly ln 2 and can be checked; P(chosen better) may be
+soft. The score is read at the explicit last token, never at "the last token that is not padding".
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from training.engine.preflight import (
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps, batches
 from training.engine.stopping import raise_if_stopped
+from training.engine.tuning import begin
 
 ADAPTER = "reward"
 
@@ -82,26 +83,30 @@ def held_out_metrics(
 
 
 def train(run: RunDir) -> dict[str, Any]:
-    """Train the adapter and head on data.train, measure on data.test, save. Returns the result."""
+    """Train adapter (or base) and head on data.train, measure on data.test, save.
+
+    Returns the result.
+    """
     config = run.config
     assert config.reward is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
+    base = load_base(
+        run.base, gradient_checkpointing=config.gradient_checkpointing, tuning=config.tuning
+    )
     pairs = encode_pairs(base, run.rows(config.data.train), config.data, run.events, "train")
     held_out = test_pairs(run, base)
 
-    base.add_adapter(ADAPTER, config.adapter, init_from=config.adapter.init_from)
+    trained = begin(base, config, ADAPTER)
     head = ScalarHead(base.hidden_size, std=0.0).to(base.device)
-    parameters = base.train_only(ADAPTER)
     plan = batches(len(pairs), config.optim.batch_size, config.optim.epochs, config.seed)
     plan = plan[: config.optim.max_steps]
-    named = {f"lora.{i}": p for i, p in enumerate(parameters)} | {"head": head.weight}
+    named = trained.parameters | {"head": head.weight}
     steps = Steps(run, named, config.optim, total=len(plan))
     trainable = sum(parameter.numel() for parameter in named.values())
     announce(run, base, total_steps=len(plan), rows=len(pairs), trainable=trainable)
 
-    with base.use(ADAPTER):
+    with base.use(trained.adapter):
         packing = choose_packing(run, base, [pair.tree for pair in pairs])
         checkpoint = steps.resume()
         loss_of_step = float(checkpoint.state["loss"]) if checkpoint is not None else 0.0
@@ -152,13 +157,11 @@ def train(run: RunDir) -> dict[str, Any]:
             with steps.weights_at_rest():
                 metrics |= held_out_metrics(base, head, held_out, packing)
     run.events.write("phase", name="save")
-    adapter = run.attempt_path / "adapter"
-    base.save_reward_adapter(ADAPTER, head, adapter)
     return {
         "steps": steps.step,
         "rows": len({i for batch in plan for i in batch}),
         "metrics": metrics,
-        "adapter": run.name_of(adapter),
+        **trained.save(run, head),
     }
 
 

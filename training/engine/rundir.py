@@ -187,7 +187,8 @@ def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
     """
     run = attempt.parent.parent
     finite = {k: v for k, v in result["metrics"].items() if math.isfinite(v)}
-    whole = {"adapter": None, "samples": None, **result, "metrics": finite, "attempt": attempt.name}
+    nothing = {"adapter": None, "model": None, "samples": None}
+    whole = {**nothing, **result, "metrics": finite, "attempt": attempt.name}
     own = attempt / "result.json"
     write_file(own, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
     try:
@@ -197,7 +198,8 @@ def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
         return False
     except OSError as error:
         raise cannot_write(run / "result.json", error) from error
-    for name, kind in (("adapter", "adapter"), ("samples.jsonl", "samples")):
+    named = (("adapter", "adapter"), ("model", "model"), ("samples.jsonl", "samples"))
+    for name, kind in named:
         if whole[kind] is not None:
             point_to(run / name, whole[kind])
     return True

@@ -11,12 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from training.engine.config import AdapterConfig
 from training.engine.errors import BaseModelError
 
 #: What a saved adapter may say of itself besides its matrices; anything else changes the model in
 #: ways that loading the matrices alone would silently leave out.
 PLAIN_LORA: dict[str, tuple[Any, ...]] = {
-    "use_dora": (None, False),
     "use_qalora": (None, False),
     "use_bdlora": (None, False),
     "lora_bias": (None, False),
@@ -33,8 +33,12 @@ PLAIN_LORA: dict[str, tuple[Any, ...]] = {
 }
 
 
-def saved_lora(folder: Path) -> LoraConfig:
-    """The LoRA settings of a saved adapter folder. Raises BaseModelError for anything else."""
+def saved_lora(folder: Path, *, asked: AdapterConfig) -> LoraConfig:
+    """The LoRA settings of a saved adapter folder. Raises BaseModelError for anything else.
+
+    They hold whatever rank, scale and layers are asked for; a kind of adapter that is asked for
+    and that the saved one is not is refused, since it would not be trained.
+    """
     if not (folder / "adapter_model.safetensors").is_file():
         raise BaseModelError(f"{folder} holds no adapter_model.safetensors")
     try:
@@ -49,8 +53,14 @@ def saved_lora(folder: Path) -> LoraConfig:
     if beyond:
         raise BaseModelError(
             f"the adapter in {folder} uses {', '.join(beyond)}, which this engine would get wrong; "
-            "plain LoRA, rank and alpha patterns and rsLoRA are supported"
+            "LoRA, rsLoRA, DoRA, rank and alpha patterns are supported"
         )
+    for kind in ("use_dora", "use_rslora"):
+        if getattr(asked, kind) and not config.get(kind):
+            raise BaseModelError(
+                f"adapter.{kind} is true, and the adapter in {folder} was made without; leave it "
+                "out, or start without adapter.init_from"
+            )
     try:
         return LoraConfig(
             task_type=TaskType.CAUSAL_LM,
@@ -62,6 +72,7 @@ def saved_lora(folder: Path) -> LoraConfig:
             layers_to_transform=config.get("layers_to_transform"),
             layers_pattern=config.get("layers_pattern"),
             use_rslora=config.get("use_rslora") or False,
+            use_dora=config.get("use_dora") or False,
             rank_pattern=config.get("rank_pattern") or {},
             alpha_pattern=config.get("alpha_pattern") or {},
         )

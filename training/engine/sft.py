@@ -16,28 +16,29 @@ from training.engine.models import load_base
 from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps, batches
+from training.engine.tuning import begin
 
 
 def train(run: RunDir) -> dict[str, Any]:
-    """Train the adapter on data.train and save it. Returns the result."""
+    """Train on data.train, an adapter or the whole base, and save it. Returns the result."""
     config = run.config
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
+    base = load_base(
+        run.base, gradient_checkpointing=config.gradient_checkpointing, tuning=config.tuning
+    )
     trees = encode_conversations(base, run.rows(config.data.train), config.data, run.events)
 
-    base.add_adapter(ADAPTER, config.adapter, init_from=config.adapter.init_from)
-    parameters = base.train_only(ADAPTER)
+    trained = begin(base, config, ADAPTER)
     plan = batches(len(trees), config.optim.batch_size, config.optim.epochs, config.seed)
     plan = plan[: config.optim.max_steps]
-    named = {f"lora.{i}": parameter for i, parameter in enumerate(parameters)}
-    steps = Steps(run, named, config.optim, total=len(plan))
-    trainable = sum(parameter.numel() for parameter in parameters)
+    steps = Steps(run, trained.parameters, config.optim, total=len(plan))
+    trainable = sum(parameter.numel() for parameter in trained.parameters.values())
     announce(run, base, total_steps=len(plan), rows=len(trees), trainable=trainable)
     packing = choose_packing(run, base, trees)
 
     loss_of_step = 0.0
-    with base.use(ADAPTER):
+    with base.use(trained.adapter):
         checkpoint = steps.resume()
         if checkpoint is not None:
             loss_of_step = float(checkpoint.state["loss"])
@@ -63,12 +64,10 @@ def train(run: RunDir) -> dict[str, Any]:
             steps.progress()
             steps.reached({"loss": loss_of_step})
     run.events.write("phase", name="save")
-    adapter = run.attempt_path / "adapter"
-    base.save_adapter(ADAPTER, adapter)
     metrics = {"loss/train": loss_of_step}
     return {
         "steps": steps.step,
         "rows": len({i for batch in plan for i in batch}),
         "metrics": metrics,
-        "adapter": run.name_of(adapter),
+        **trained.save(run),
     }

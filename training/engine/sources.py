@@ -5,12 +5,14 @@ Nothing is opened that could run code: safetensors and JSON only.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import secrets
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -104,12 +106,27 @@ def refuse_unsafe(folder: Path) -> None:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise BaseModelError(f"{config_path} is not JSON") from None
-    if "auto_map" in config:
+    if "auto_map" in config or "auto_map" in tokenizer_config(folder):
         raise BaseModelError(f"{folder} wants to run code of its own (auto_map); that is refused")
+    kinds = [str(each) for each in config.get("architectures") or []]
+    if any(each.endswith("ForSequenceClassification") for each in kinds):
+        raise BaseModelError(
+            f"{folder} holds a reward model ({kinds[0]}), which has no language-model head; a base "
+            "is a causal language model"
+        )
     if not list(folder.glob("*.safetensors")):
         pickled = [path.name for path in folder.iterdir() if path.suffix in PICKLES]
         held = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
         raise BaseModelError(f"{folder} holds {held}; safetensors are needed")
+
+
+def tokenizer_config(folder: Path) -> dict[str, Any]:
+    """A tokenizer's settings; none where there are none, or what is there is no JSON object."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}  # whoever loads it says what is wrong with it
 
 
 def converted_gguf(path: Path) -> Path:

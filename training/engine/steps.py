@@ -22,6 +22,7 @@ from training.engine.config import OptimConfig
 from training.engine.errors import Interrupted, NonFiniteLossError, StepZeroError
 from training.engine.files import megabytes, require_space
 from training.engine.losses import linear_schedule
+from training.engine.optimizers import make_optimizer, moments, restore_moments
 from training.engine.rundir import RunDir
 from training.engine.stopping import stop_requested
 
@@ -53,12 +54,7 @@ class Steps:
         self._named = dict(parameters)
         self._config = config
         self._warmup = math.ceil(total * config.warmup_ratio)
-        self._optimizer = torch.optim.AdamW(
-            list(self._named.values()),
-            lr=config.lr,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
-        )
+        self._optimizer = make_optimizer(list(self._named.values()), config)
         self._require_room()
 
     def _require_room(self) -> None:
@@ -70,11 +66,11 @@ class Steps:
             kept += config.checkpoint_keep or 1
         if config.checkpoint_every and not config.checkpoint_keep:
             kept += self.total // config.checkpoint_every
-        # parameters and Adam's two moments in each checkpoint, and once the adapter
+        # parameters and Adam's two moments (in 8 bits less) in each checkpoint, and once the result
         require_space(
             self.run.path,
             kept * 3 * size + size + SPARE_BYTES,
-            f"this run ({kept} checkpoints of {megabytes(3 * size)}, the adapter, and "
+            f"this run ({kept} checkpoints of {megabytes(3 * size)}, what was trained, and "
             f"{megabytes(SPARE_BYTES)} to spare)",
         )
 
@@ -126,11 +122,9 @@ class Steps:
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and Adam's moments by name, for a checkpoint."""
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self._named.items():
-            tensors[f"parameter/{name}"] = parameter
-            for key, value in self._optimizer.state[parameter].items():
-                tensors[f"adam/{key}/{name}"] = value
+        tensors: dict[str, Tensor] = {f"parameter/{n}": p for n, p in self._named.items()}
+        for place, value in moments(self._optimizer, self._named):
+            tensors[f"adam/{place}"] = value
         return tensors
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -138,13 +132,12 @@ class Steps:
         with torch.no_grad():
             for name, parameter in self._named.items():
                 parameter.copy_(checkpoint.tensors[f"parameter/{name}"])
-                self._optimizer.state[parameter] = {
-                    key: checkpoint.tensors[f"adam/{key}/{name}"].to(
-                        parameter.device if key != "step" else "cpu"
-                    )
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if f"adam/{key}/{name}" in checkpoint.tensors
-                }
+        saved = {
+            name.removeprefix("adam/"): tensor
+            for name, tensor in checkpoint.tensors.items()
+            if name.startswith("adam/")
+        }
+        restore_moments(self._optimizer, self._named, saved)
         self.step = checkpoint.step
 
     def resume(self) -> Checkpoint | None:

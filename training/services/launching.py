@@ -202,6 +202,12 @@ def refuse_overruled(stage: str, section: dict[str, Any]) -> None:
             raise CannotLaunch(
                 f"{stage}: {field} is one for the whole round; give it beside the stages"
             )
+    if section.get("tuning", "lora") != "lora":
+        raise CannotLaunch(
+            f"{stage}: tuning {section['tuning']!r} is not for rounds, which hold policy, "
+            "reference and reward model as adapters on one base; train a whole model with python "
+            "-m training.engine run, and name its folder as a base"
+        )
     for field in ("method", "threads", "base"):
         if field in section:
             raise CannotLaunch(f"{stage}: {field} is set by the round itself; leave it out")

@@ -83,7 +83,8 @@ def shorter_rows(asked: RunConfig) -> Change | None:
 def four_bits(asked: RunConfig) -> Change | None:
     """Only where the run starts from the base itself: an adapter belongs to its base as it is."""
     evaluates = asked.method in ("evaluate", "sample")
-    if asked.base.quantization == "nf4" or asked.adapter.init_from is not None or evaluates:
+    full = asked.tuning == "full"  # which a quantized base refuses
+    if asked.base.quantization == "nf4" or asked.adapter.init_from is not None or evaluates or full:
         return None
     return Change(
         "base.quantization", asked.base.quantization, "nf4",

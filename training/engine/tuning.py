@@ -1,0 +1,62 @@
+"""What a run trains: an adapter on the base, or the base's own weights; loops see no difference.
+
+Under `full` the reference of DPO is the base as it was loaded: its log-probs are computed before
+the first step (and come from the cache after a resume), so no second copy is held.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+from torch import nn
+
+from training.engine.config import RunConfig
+from training.engine.models import Base, ScalarHead
+from training.engine.rundir import RunDir
+from training.engine.whole_models import empty_classifier, save_whole_model
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The trained weights of a base, by the names that a run's checkpoints use."""
+
+    base: Base
+    #: What `base.use` activates while training; None where the base itself is trained.
+    adapter: str | None
+    parameters: dict[str, nn.Parameter]
+
+    def save(self, run: RunDir, head: ScalarHead | None = None) -> dict[str, str]:
+        """Write the attempt's adapter/ or model/, with a head as a reward model.
+
+        Returns: the field of the result that names it.
+        """
+        if self.adapter is None:
+            folder = run.attempt_path / "model"
+            shutil.rmtree(folder, ignore_errors=True)  # of this attempt, started a second time
+            save_whole_model(self.base, folder, head=head)
+            return {"model": run.name_of(folder)}
+        folder = run.attempt_path / "adapter"
+        if head is None:
+            self.base.save_adapter(self.adapter, folder)
+        else:
+            self.base.save_reward_adapter(self.adapter, head, folder)
+        return {"adapter": run.name_of(folder)}
+
+
+def begin(base: Base, config: RunConfig, name: str) -> Trained:
+    """Give what `config.tuning` says a gradient, and nothing else of the base.
+
+    name: of the adapter, put on the base here unless it is there already.
+    """
+    if config.tuning == "full":
+        scored = config.method == "reward"
+        if scored:
+            empty_classifier(base)  # refused before training rather than when it is saved
+        parameters = base.train_all(head=not scored)
+        named = {f"base.{key}": parameter for key, parameter in parameters.items()}
+        return Trained(base, None, named)
+    if name not in base.adapters:
+        base.add_adapter(name, config.adapter, init_from=config.adapter.init_from)
+    named = {f"lora.{i}": each for i, each in enumerate(base.train_only(name))}
+    return Trained(base, name, named)

@@ -1,0 +1,71 @@
+"""Whole models in transformers' own format: fully trained ones, and adapters merged into a base."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from training.engine.errors import BaseModelError
+from training.engine.files import cannot_write, publish_folder, require_space, write_file
+from training.engine.models import Base, ScalarHead
+
+#: Room beside the weights of a model folder: the tokenizer and the JSON files.
+SPARE_BYTES = 32_000_000
+
+
+def empty_classifier(base: Base) -> PreTrainedModel:
+    """A sequence classifier of the base's architecture with one label; it holds no memory yet.
+
+    Raises BaseModelError where transformers has none, or none with a head like ours.
+    """
+    config = type(base.causal.config).from_dict(base.causal.config.to_dict())
+    config.num_labels = 1
+    config.pad_token_id = base.distinct_pad_id()
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
+        raise BaseModelError(f"a reward model cannot be made of this base: {error}") from error
+    score = getattr(model, "score", None)
+    if getattr(score, "bias", None) is not None or not hasattr(score, "weight"):
+        raise BaseModelError(
+            f"a reward model cannot be made of this base: {type(model).__name__} has no score head "
+            "of one matrix, so others could not read it"
+        )
+    return model
+
+
+def save_whole_model(
+    base: Base, folder: Path, *, head: ScalarHead | None = None, beside: Mapping[str, str] = {}
+) -> None:
+    """Write the base's weights, config, tokenizer and template as one folder; beside, then renamed.
+
+    With a head it is a reward model that stock `AutoModelForSequenceClassification` scores with: it
+    pools at the right-most token that is not padding, hence the padding of `save_reward_adapter`.
+    beside: further text files by name.
+    """
+    model = base.causal
+    if head is not None:
+        model = empty_classifier(base)
+        setattr(model, model.base_model_prefix, base.backbone)
+        score: torch.nn.Linear = model.score  # type: ignore[assignment]
+        score.weight = torch.nn.Parameter(head.weight.detach().to(base.causal.dtype))
+    size = sum(each.numel() * each.element_size() for each in model.parameters())
+    written = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        require_space(folder.parent, size + SPARE_BYTES, f"saving the model {folder.name}")
+        model.save_pretrained(written)
+        base.save_tokenizer(written, distinct_pad=head is not None)
+        for name, text in beside.items():
+            write_file(written / name, text)
+        publish_folder(written, folder)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(folder, error, size) from error
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
