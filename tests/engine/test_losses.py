@@ -102,6 +102,42 @@ def test_centring_adds_the_square_of_the_sum() -> None:
     torch.testing.assert_close(centred - plain, torch.tensor([0.09]))  # 0.01 · 3²
 
 
+def test_a_margin_is_asked_of_the_difference() -> None:
+    # d = 1, m = 1: −log σ(0) = ln 2; d = 2, m = 1: −log σ(1); d = 0, m = 2: −log σ(−2)
+    losses, margins = reward_losses(
+        torch.tensor([1.0, 2.0, 0.0]), torch.zeros(3), ONES, offsets=torch.tensor([1.0, 1.0, 2.0])
+    )
+    torch.testing.assert_close(
+        losses, torch.tensor([0.693147, 0.313262, 2.126928]), atol=1e-5, rtol=0
+    )
+    assert margins.tolist() == [1.0, 2.0, 0.0]
+
+
+def test_swapping_scores_label_and_margin_costs_the_same() -> None:
+    torch.manual_seed(0)
+    chosen, rejected, p, m = torch.randn(6), torch.randn(6), torch.rand(6), torch.rand(6)
+    losses, margins = reward_losses(chosen, rejected, p, centring=0.1, offsets=m)
+    same, negated = reward_losses(rejected, chosen, 1.0 - p, centring=0.1, offsets=-m)
+    torch.testing.assert_close(losses, same)
+    torch.testing.assert_close(margins, -negated)
+
+
+def test_dpo_with_an_offset_asks_the_implicit_reward_to_lead() -> None:
+    # margins βΔ are 0, 1 and 2; offsets 1, 1, 0 leave −1, 0 and 2
+    offsets = torch.tensor([1.0, 1.0, 0.0])
+    losses, margins = dpo_losses(LOGPS, REFS, LENGTHS, ONES, beta=0.1, offsets=offsets)
+    torch.testing.assert_close(
+        losses, torch.tensor([1.313262, 0.693147, 0.126928]), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(margins, torch.tensor([0.0, 1.0, 2.0]), atol=1e-5, rtol=0)
+    p = torch.tensor([0.9, 0.3, 0.5])
+    losses, _ = dpo_losses(LOGPS, REFS, LENGTHS, p, beta=0.1, offsets=offsets)
+    same, _ = dpo_losses(
+        LOGPS.flip(1), REFS.flip(1), LENGTHS.flip(1), 1.0 - p, beta=0.1, offsets=-offsets
+    )
+    torch.testing.assert_close(losses, same)
+
+
 def test_an_exact_tie_counts_half() -> None:
     assert accuracy(torch.tensor([1.0, -1.0, 0.0, 2.0])).item() == 0.625
     assert right([1.0, -1.0, 0.0]) == [1.0, 0.0, 0.5]

@@ -118,6 +118,26 @@ def test_killed_at_the_first_a_middle_or_the_last_step_it_ends_the_same(
         assert result(cut)["steps"] == result(whole)["steps"]
 
 
+def test_heads_the_parameter_of_ties_and_the_scale_go_on_where_they_were(
+    tiny: Path, tmp_path: Path
+) -> None:
+    section = {"ensemble": 2, "conservative": 1.0, "normalize": "mean_std", "ties": "davidson"}
+    tied = [row | {"tie": True, "probability": 0.5} for row in PAIRS[:4]]
+    weighted = [row | {"weight": 1.0 + number} for number, row in enumerate(PAIRS[4:])]
+    whole = make_run(
+        tmp_path / "whole", asked("reward", tiny) | {"reward": section}, train=tied + weighted
+    )
+    assert main(["run", str(whole)]) == 0
+    assert len({values["reward/tie_parameter"] for values in curve(whole).values()}) == 6
+    for step in (1, 4, 6):
+        cut = killed_after(whole, step, tmp_path / f"cut-{step}")
+        assert main(["run", str(cut)]) == 0, result(cut)["reason"]
+        for name in (WEIGHTS, "adapter/reward_scale.json"):
+            assert (cut / name).read_bytes() == (whole / name).read_bytes()
+        assert curve(cut) == curve(whole)
+        assert result(cut)["metrics"] == result(whole)["metrics"]
+
+
 def terminate_when(folder: Path, seen: Callable[[list[dict[str, Any]]], bool], times: int) -> None:
     """SIGTERM to this process, once `seen` is true of the run's events."""
     deadline = time.monotonic() + 60

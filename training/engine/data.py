@@ -6,6 +6,7 @@ turn. A response ends with that token, so "stop here" is learnt, scored and samp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,9 @@ from training.engine.config import DataConfig
 from training.engine.errors import DataError
 from training.engine.models import Base
 from training.engine.rundir import EventWriter, Row
+
+#: Shares are written with six decimals, so sums of them are off by so much.
+ROUNDING = 2e-6
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,29 @@ class Tree:
         return len(self.prompt) + sum(len(branch.tokens) for branch in self.branches)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What a row says of its two responses."""
+
+    probability: float = 1.0
+    """P(chosen better), a tie counted half."""
+    tie: float = 0.0
+    """Share of the judges who saw a tie."""
+    undecided: bool = False
+    """Whether the row is a tie: its judges as a whole saw no better answer."""
+    margin: float = 0.0
+    """How much better chosen is (score units)."""
+    weight: float = 1.0
+    """Trust in the row; only its ratio to other rows' matters."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One preference: its tree is (prompt; chosen, rejected)."""
 
     prompt_id: str
     tree: Tree
-    probability: float
+    label: Label
 
 
 @dataclass
@@ -57,6 +77,7 @@ class Encoded:
 
     too_long: list[str] = field(default_factory=list)
     rewritten: list[str] = field(default_factory=list)
+    undecided: int = 0
     cut: int = 0
 
     def report(self, events: EventWriter, what: str) -> None:
@@ -73,11 +94,19 @@ class Encoded:
                 f"{len(self.rewritten)} {what} rows left out: the base's chat template does not "
                 f"repeat their earlier answers as given (first: {self.rewritten[0]})",
             )
+        if self.undecided:
+            events.warning(
+                "ties",
+                f"{self.undecided} {what} rows left out: they are ties, which only a reward model "
+                "with reward.ties set can learn from",
+            )
         if self.cut:
             events.warning("cut", f"{self.cut} {what} responses cut at data.max_length")
 
     def why_left_out(self) -> str:
         """For the error when nothing is left."""
+        if self.undecided and not self.too_long:
+            return "every row is a tie; reward.ties says what a reward model makes of them"
         if self.rewritten and not self.too_long:
             return "the base's chat template repeats none of their earlier answers as given"
         return "every prompt exceeds data.max_prompt_length; raise it, or shorten the prompts"
@@ -146,10 +175,61 @@ def within_positions(base: Base, config: DataConfig, events: EventWriter) -> Dat
     return replace(config, max_length=base.positions, max_prompt_length=shorter)
 
 
+def number_of(row: Row, name: str, default: float, where: str, allowed: str) -> float:
+    """A finite number of a row. Raises DataError; `allowed` says what there may be."""
+    value = row.get(name, default)
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not math.isfinite(value):
+        raise DataError(f"{where}: {name} is {value!r}, not {allowed}")
+    return float(value)
+
+
+def label_of(row: Row, where: str) -> Label:
+    """The label of a preference row (docs/reference/run-directory.md). Raises DataError."""
+    tie_given = row.get("tie")
+    if isinstance(tie_given, bool):
+        row = {**row, "tie": 1.0 if tie_given else 0.0}
+    tie = number_of(row, "tie", 0.0, where, "true, false, or a share from 0 to 1")
+    if not 0.0 <= tie <= 1.0:
+        raise DataError(f"{where}: tie is {tie!r}, not true, false, or a share from 0 to 1")
+    probability = number_of(row, "probability", 1.0 - tie / 2.0, where, "a number from 0 to 1")
+    if not 0.0 <= probability <= 1.0:
+        raise DataError(f"{where}: probability is {probability!r}, not a number from 0 to 1")
+    better, worse = probability - tie / 2.0, 1.0 - probability - tie / 2.0
+    if min(better, worse) < -ROUNDING:
+        raise DataError(
+            f"{where}: probability {probability!r} and tie {tie!r} cannot both be: a tie counts "
+            "half in probability, which is then from tie/2 to 1 - tie/2"
+        )
+    # a row that says nothing of ties is none, even at probability 0.5
+    asked = tie_given is not None and tie_given is not False
+    undecided = asked and (abs(better - worse) < ROUNDING or tie > max(better, worse))
+    margin = number_of(row, "margin", 0.0, where, "a number of 0 or more")
+    if margin < 0.0:
+        raise DataError(f"{where}: margin is {margin!r}, not a number of 0 or more")
+    if margin and undecided:
+        raise DataError(f"{where}: margin is {margin!r}, and the row is a tie, which has none")
+    weight = number_of(row, "weight", 1.0, where, "a number above 0")
+    if weight <= 0.0:
+        raise DataError(f"{where}: weight is {weight!r}, not a number above 0; leave the row out")
+    return Label(
+        probability=probability, tie=tie, undecided=undecided, margin=margin, weight=weight
+    )
+
+
 def encode_pairs(
-    base: Base, rows: Sequence[Row], config: DataConfig, events: EventWriter, what: str
+    base: Base,
+    rows: Sequence[Row],
+    config: DataConfig,
+    events: EventWriter,
+    what: str,
+    *,
+    ties: bool = False,
 ) -> list[Pair]:
-    """Preference rows as trees. Raises DataError for a wrong row or when none is left."""
+    """Preference rows as trees. Raises DataError for a wrong row or when none is left.
+
+    ties: keep rows that are ties, which are otherwise left out and counted.
+    """
     config = within_positions(base, config, events)
     pairs, seen = [], Encoded()
     for number, row in enumerate(rows, start=1):
@@ -157,6 +237,10 @@ def encode_pairs(
         prompt = prompt_tokens(
             base, require_messages(row.get("prompt"), f"{where}: prompt"), f"{where}: prompt"
         )
+        label = label_of(row, where)
+        if label.undecided and not ties:
+            seen.undecided += 1
+            continue
         if len(prompt) > config.max_prompt_length:
             seen.too_long.append(str(row.get("id", number)))
             continue
@@ -169,16 +253,21 @@ def encode_pairs(
             tokens = response_tokens(base, messages[0]["content"])
             seen.cut += len(tokens) > room
             branches.append(Branch(tokens[:room]))
-        probability = row.get("probability", 1.0)
-        number_like = isinstance(probability, int | float) and not isinstance(probability, bool)
-        if not number_like or not 0.0 <= probability <= 1.0:
-            raise DataError(f"{where}: probability is {probability!r}, not a number from 0 to 1")
         tree = Tree(prompt, tuple(branches))
-        pairs.append(Pair(str(row.get("prompt_id", number)), tree, float(probability)))
+        pairs.append(Pair(str(row.get("prompt_id", number)), tree, label))
     seen.report(events, what)
     if not pairs:
         raise DataError(f"no {what} row is left: {seen.why_left_out()}")
     return pairs
+
+
+def relative_weights(pairs: Sequence[Pair]) -> list[float]:
+    """Each row's weight over their mean: weights that are all equal become exactly 1."""
+    weights = [pair.label.weight for pair in pairs]
+    if len(set(weights)) == 1:
+        return [1.0] * len(weights)
+    mean = math.fsum(weights) / len(weights)
+    return [weight / mean for weight in weights]
 
 
 def encode_conversations(

@@ -3,7 +3,8 @@
 Differs from the paper: a LoRA adapter is trained unless `tuning` is full; the reference is the same
 base with the adapter off, or with a frozen copy of the adapter the run starts from; P(chosen
 better) may be soft; the loss may be one of its successors, and the chosen responses' own likelihood
-may be added (Pang et al. 2024, arXiv 2404.19733, equation 1).
+may be added (Pang et al. 2024, arXiv 2404.19733, equation 1); rows may carry weights and margins,
+and rows that are ties are left out.
 Chosen and rejected share their prompt in one packed row, and the reference's log-probs are
 computed once per data and weights, then read from the cache.
 """
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from training.engine.batching import Packing, pack
 from training.engine.config import DPOConfig
-from training.engine.data import Pair, encode_pairs
+from training.engine.data import Pair, encode_pairs, relative_weights
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import group_logps, response_logps
 from training.engine.losses import accuracy, dpo_losses
@@ -35,7 +36,7 @@ from training.engine.preflight import (
     expect_step_zero,
     seed_everything,
 )
-from training.engine.reward import test_pairs
+from training.engine.reward import require_margins, test_pairs
 from training.engine.rundir import EventWriter, RunDir
 from training.engine.sources import cache_folder
 from training.engine.steps import Steps, batches
@@ -96,9 +97,35 @@ def scored_lengths(pairs: Sequence[Pair]) -> Tensor:
     return torch.tensor([[branch.n_scored for branch in pair.tree.branches] for pair in pairs])
 
 
-def loss_at_zero(dpo: DPOConfig) -> float:
-    """The loss where policy and reference agree, whatever the labels."""
-    return (1.0 / (2.0 * dpo.beta)) ** 2 if dpo.loss == "ipo" else math.log(2.0)
+def loss_at_zero(dpo: DPOConfig, offsets: Tensor | None, probabilities: Tensor) -> float:
+    """The mean loss where policy and reference agree, whatever the lengths."""
+    if offsets is None:
+        return (1.0 / (2.0 * dpo.beta)) ** 2 if dpo.loss == "ipo" else math.log(2.0)
+    nothing, one = torch.zeros(len(offsets), 2), torch.ones(len(offsets), 2)
+    losses, _ = preference_losses(dpo, nothing, nothing, one, probabilities, offsets)
+    return losses.mean().item()
+
+
+def preference_losses(
+    dpo: DPOConfig,
+    logps: Tensor,
+    refs: Tensor,
+    lengths: Tensor,
+    probabilities: Tensor,
+    offsets: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """`dpo_losses` as the config asks, on the device of `logps`."""
+    device = logps.device
+    return dpo_losses(
+        logps,
+        refs.to(device),
+        lengths.to(device),
+        probabilities.to(device),
+        beta=dpo.beta,
+        loss=dpo.loss,
+        label_smoothing=dpo.label_smoothing,
+        offsets=None if offsets is None else offsets.to(device),
+    )
 
 
 def accuracy_after(margins: Sequence[float], pairs: Sequence[Pair]) -> dict[str, float]:
@@ -125,13 +152,16 @@ def add_policy(run: RunDir, base: Base) -> str | None:
 def train(run: RunDir) -> dict[str, Any]:
     """Train the policy on data.train, measure on data.test, save. Returns the result."""
     config = run.config
-    assert config.dpo is not None  # noqa: S101 - the config guarantees it
+    dpo = config.dpo
+    assert dpo is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
     base = load_base(
         run.base, gradient_checkpointing=config.gradient_checkpointing, tuning=config.tuning
     )
     pairs = encode_pairs(base, run.rows(config.data.train), config.data, run.events, "train")
+    if dpo.margin:
+        require_margins(pairs, "dpo.margin")
     held_out = test_pairs(run, base)
 
     reference = add_policy(run, base) if config.tuning == "lora" else None
@@ -140,6 +170,7 @@ def train(run: RunDir) -> dict[str, Any]:
     plan = plan[: config.optim.max_steps]
     steps = Steps(run, trained.parameters, config.optim, total=len(plan))
     trainable = sum(parameter.numel() for parameter in trained.parameters.values())
+    weights = torch.tensor(relative_weights(pairs))
     announce(run, base, total_steps=len(plan), rows=len(pairs), trainable=trainable)
     packing = choose_packing(run, base, [pair.tree for pair in pairs])
 
@@ -158,7 +189,7 @@ def train(run: RunDir) -> dict[str, Any]:
         if held_out and checkpoint is not None:
             metrics["dpo/margin_before"] = float(checkpoint.state["margin_before"])
         elif held_out:
-            before = held_out_margins(base, held_out, held_out_refs, packing, beta=config.dpo.beta)
+            before = held_out_margins(base, held_out, held_out_refs, packing, beta=dpo.beta)
             metrics["dpo/margin_before"] = sum(before) / len(before)
         kept = {"margin_before": metrics.get("dpo/margin_before", 0.0)}
         run.events.write("phase", name="train")
@@ -167,26 +198,31 @@ def train(run: RunDir) -> dict[str, Any]:
             losses, margins = torch.zeros(len(batch)), torch.zeros(len(batch))
             seen = torch.zeros(len(batch), 2)
             lengths = scored_lengths(chosen)
+            shares = weights[batch]
+            probabilities = torch.tensor([pair.label.probability for pair in chosen])
+            offsets = None
+            if dpo.margin:
+                offsets = torch.tensor([pair.label.margin for pair in chosen])
             for group in pack([pair.tree for pair in chosen], packing):
                 steps.raise_if_stopped()
                 # 1. the policy's log-probs of both responses, in one packed pass
                 indices, logps = group_logps(base, group)
                 rows = [batch[i] for i in indices]
-                refs = references[rows].to(logps.device)
-                # 2. DPO loss against the reference, normalised by the whole batch
-                probabilities = torch.tensor([chosen[i].probability for i in indices])
-                group_losses, group_margins = dpo_losses(
+                # 2. weighted DPO loss against the reference, normalised by the whole batch (weights
+                # have mean 1 over all rows)
+                group_losses, group_margins = preference_losses(
+                    dpo,
                     logps,
-                    refs,
-                    lengths[indices].to(logps.device),
-                    probabilities.to(logps.device),
-                    beta=config.dpo.beta,
-                    loss=config.dpo.loss,
-                    label_smoothing=config.dpo.label_smoothing,
+                    references[rows],
+                    lengths[indices],
+                    probabilities[indices],
+                    None if offsets is None else offsets[indices],
                 )
-                loss = group_losses.sum() / len(batch)
-                if config.dpo.nll_weight:
-                    loss = loss - config.dpo.nll_weight * logps[:, 0].sum() / lengths[:, 0].sum()
+                trust = shares[indices].to(logps.device)
+                loss = (trust * group_losses).sum() / len(batch)
+                if dpo.nll_weight:
+                    nll = -(trust * logps[:, 0]).sum() / lengths[:, 0].sum()
+                    loss = loss + dpo.nll_weight * nll
                 steps.check_finite(loss)
                 loss.backward()
                 losses[indices] = group_losses.detach().cpu()
@@ -196,7 +232,7 @@ def train(run: RunDir) -> dict[str, Any]:
                 expect_step_zero(
                     config,
                     loss=losses.mean().item(),
-                    expected=loss_at_zero(config.dpo),
+                    expected=loss_at_zero(dpo, offsets, probabilities),
                     margin=margins.abs().max().item(),
                     what="DPO",
                 )
@@ -204,7 +240,7 @@ def train(run: RunDir) -> dict[str, Any]:
             taken = steps.take()
             # 4. log, save
             values = {
-                "loss/train": losses.mean().item(),
+                "loss/train": ((shares * losses).sum() / shares.sum()).item(),
                 "dpo/margin": margins.mean().item(),
                 "dpo/accuracy": accuracy(margins).item(),
                 "logps/chosen": seen[:, 0].mean().item(),
@@ -218,9 +254,7 @@ def train(run: RunDir) -> dict[str, Any]:
         if held_out:
             run.events.write("phase", name="evaluate")
             with steps.weights_at_rest():
-                after = held_out_margins(
-                    base, held_out, held_out_refs, packing, beta=config.dpo.beta
-                )
+                after = held_out_margins(base, held_out, held_out_refs, packing, beta=dpo.beta)
             metrics |= accuracy_after(after, held_out)
     run.events.write("phase", name="save")
     return {

@@ -18,12 +18,13 @@ from training.engine.dpo import (
     reference_logps,
 )
 from training.engine.errors import DataError
-from training.engine.models import Base, ScalarHead, load_base
+from training.engine.models import Base, load_base
 from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.reward import ADAPTER as REWARD
 from training.engine.reward import attach, held_out_metrics, test_pairs
 from training.engine.rollouts import roll_out
 from training.engine.rundir import Row, RunDir
+from training.engine.scores import ScoreHead
 
 
 def train(run: RunDir) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def train(run: RunDir) -> dict[str, Any]:
     pairs = test_pairs(run, base)
     if not pairs:
         raise DataError(f"{config.data.test} is missing or empty: there is nothing to measure on")
-    reward_head: ScalarHead | None = None
+    reward_head: ScoreHead | None = None
     if settings.reward_adapter is not None:
         reward_head = attach(base, settings.reward_adapter)
     if settings.policy_adapter is not None:
@@ -81,7 +82,7 @@ def report(run: RunDir, step: int, total: int, metrics: dict[str, float]) -> int
 
 
 def answers_of_both(
-    run: RunDir, base: Base, reward_head: ScalarHead, reference: str | None, packing: Packing
+    run: RunDir, base: Base, reward_head: ScoreHead, reference: str | None, packing: Packing
 ) -> dict[str, float]:
     """Answers of policy and reference to held-out prompts: reward, KL, length, EOS rate."""
     settings = run.config.evaluate

@@ -154,13 +154,17 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+#: How a reward adapter's heads become its score, where that is more than one head's number.
+REWARD_SCALE = "reward_scale.json"
 #: The files that are an adapter; tokenizers and cards beside them change nothing.
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", REWARD_SCALE)
 
 
 def adapter_digest(folder: Path) -> str:
     """SHA-256 over the names and hashes of an adapter's own files. Raises FileNotFoundError."""
     digest = hashlib.sha256()
     for name in ADAPTER_FILES:
+        if name == REWARD_SCALE and not (folder / name).exists():
+            continue  # most adapters have none
         digest.update(f"{name} {sha256_of_file(folder / name)}\n".encode())
     return digest.hexdigest()

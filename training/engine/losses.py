@@ -16,6 +16,7 @@ def dpo_losses(
     beta: float,
     loss: str = "sigmoid",
     label_smoothing: float = 0.0,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Direct preference optimization with soft labels: p·L(Δ) + (1 − p)·L(−Δ).
 
@@ -31,14 +32,19 @@ def dpo_losses(
     - ipo: L = (Δ/length − 1/(2β))², each log-ratio per token. Azar et al. 2023, arXiv 2310.12036,
       equation 17; the division by length as its authors confirmed it to TRL.
 
+    offsets m ask βΔ to lead by so much (nats): Δ becomes Δ − m/β. DPO with an offset, Amini et al.
+    2024, arXiv 2402.10571, the ODPO loss; for sigmoid only.
+
     logps, ref_logps: sums over (chosen, rejected), Shape (B, 2). lengths: scored tokens, (B, 2).
-    probabilities: (B,). Returns: (losses, implicit reward margins βΔ in nats). Shapes: (B,)
+    probabilities, offsets: (B,). Returns: (losses, implicit reward margins βΔ in nats), both (B,)
     """
     log_ratios = logps - ref_logps
     margins = beta * (log_ratios[:, 0] - log_ratios[:, 1])
     if loss in ("sigmoid_norm", "ipo"):
         log_ratios = log_ratios / lengths
     delta = log_ratios[:, 0] - log_ratios[:, 1]
+    if offsets is not None:
+        delta = delta - offsets / beta
     right, wrong = (dpo_loss(sign * delta, beta, loss, label_smoothing) for sign in (1.0, -1.0))
     return probabilities * right + (1.0 - probabilities) * wrong, margins
 
@@ -55,19 +61,26 @@ def dpo_loss(delta: Tensor, beta: float, loss: str, label_smoothing: float) -> T
 
 
 def reward_losses(
-    chosen_scores: Tensor, rejected_scores: Tensor, probabilities: Tensor, *, centring: float = 0.0
+    chosen_scores: Tensor,
+    rejected_scores: Tensor,
+    probabilities: Tensor,
+    *,
+    centring: float = 0.0,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Bradley-Terry with soft labels: −p·log σ(d) − (1 − p)·log σ(−d), d the score difference.
+    """Bradley-Terry with soft labels: −p·log σ(d − m) − (1 − p)·log σ(m − d), d the difference.
 
-    Bradley & Terry 1952; as a reward loss Ouyang et al. 2022, arXiv 2203.02155, equation 1. The
+    Bradley & Terry 1952; as a reward loss Ouyang et al. 2022, arXiv 2203.02155, equation 1; the
+    margin m (`offsets`) Touvron et al. 2023, arXiv 2307.09288, section 3.2.2, equation 2. The
     optional centring·(r_chosen + r_rejected)² keeps scores around 0 (Eisenstein et al. 2023,
     arXiv 2312.09244, section 2).
 
-    chosen_scores, rejected_scores, probabilities: Shape (B,)
-    Returns: (losses, margins). Shapes: (B,)
+    chosen_scores, rejected_scores, probabilities, offsets: Shape (B,), or broadcastable.
+    Returns: (losses, margins d). Shapes: (B,)
     """
     margins = chosen_scores - rejected_scores
-    losses = -(probabilities * logsigmoid(margins) + (1.0 - probabilities) * logsigmoid(-margins))
+    lead = margins if offsets is None else margins - offsets
+    losses = -(probabilities * logsigmoid(lead) + (1.0 - probabilities) * logsigmoid(-lead))
     if centring:
         losses = losses + centring * (chosen_scores + rejected_scores).square()
     return losses, margins

@@ -21,12 +21,13 @@ from torch import Tensor
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.data import prompt_tokens, response_tokens
 from training.engine.errors import BaseModelError, ConfigError, RunFolderError
-from training.engine.files import adapter_digest
+from training.engine.files import REWARD_SCALE, adapter_digest
 from training.engine.inputs import versions
-from training.engine.models import Base, ScalarHead, load_base, load_reward_head
+from training.engine.models import Base, load_base
 from training.engine.quantization import LAYERS
 from training.engine.rundir import read_config
 from training.engine.saved_adapters import saved_tensors
+from training.engine.scores import ScoreHead, load_score_head, scale_text
 from training.engine.sources import identity_of_base
 from training.engine.whole_models import save_whole_model
 
@@ -113,6 +114,8 @@ def merge(*, base: str, adapter: Path, out: Path, quantization: str = "none") ->
         "merge.json": json.dumps(facts, indent=2, ensure_ascii=False) + "\n",
         "README.md": readme(facts),
     }
+    if head is not None and (scale := scale_text(head)) is not None:
+        texts[REWARD_SCALE] = scale
     save_whole_model(model, out.absolute(), head=head, beside=texts)
     return said
 
@@ -128,12 +131,12 @@ def trained_on(adapter: Path) -> str | None:
     return None
 
 
-def put_on(base: Base, adapter: Path) -> ScalarHead | None:
+def put_on(base: Base, adapter: Path) -> ScoreHead | None:
     """Put the adapter on a base; returns its score head where it is a reward adapter."""
     base.add_adapter(NAME, AdapterConfig(), init_from=str(adapter))
     if "base_model.model.score.weight" not in saved_tensors(adapter):
         return None
-    return load_reward_head(adapter, base.hidden_size).to(base.device)
+    return load_score_head(adapter, base.hidden_size).to(base.device)
 
 
 def copy_dequantized(quantized: Base, plain: Base) -> None:
@@ -149,7 +152,7 @@ def copy_dequantized(quantized: Base, plain: Base) -> None:
 
 
 @torch.no_grad()
-def outputs(base: Base, head: ScalarHead | None) -> Tensor:
+def outputs(base: Base, head: ScoreHead | None) -> Tensor:
     """Logits (T, V), or scores (T,), of the probe text; under the adapter while it is on."""
     prompt = prompt_tokens(base, [{"role": "user", "content": QUESTION}])
     ids = torch.tensor([[*prompt, *response_tokens(base, ANSWER)]], device=base.device)

@@ -30,7 +30,7 @@ from transformers import (
 
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.errors import BaseModelError
-from training.engine.files import cannot_write, publish_folder, require_space
+from training.engine.files import REWARD_SCALE, cannot_write, publish_folder, require_space
 from training.engine.quantization import (
     keep_differentiable,
     quantization_config,
@@ -253,18 +253,28 @@ class Base:
         """Write adapter `name` in PEFT's format, beside and then renamed, with the tokenizer."""
         self._save(name, folder, {}, task_type=TaskType.CAUSAL_LM)
 
-    def save_reward_adapter(self, name: str, head: ScalarHead, folder: Path) -> None:
+    def save_reward_adapter(
+        self, name: str, head: ScalarHead, folder: Path, *, scale: str | None = None
+    ) -> None:
         """Write a reward adapter that stock PEFT scores with.
+
+        scale: the text of reward_scale.json, where scores are more than the head's number.
 
         `AutoModelForSequenceClassification` pools at the right-most token that is not padding, so
         the saved tokenizer pads with a token that is not the end of a turn: otherwise a finished
         answer and a cut one would get the same score.
         """
         extra = {"base_model.model.score.weight": head.weight.detach().float().cpu().contiguous()}
-        self._save(name, folder, extra, task_type=TaskType.SEQ_CLS)
+        self._save(name, folder, extra, task_type=TaskType.SEQ_CLS, scale=scale)
 
     def _save(
-        self, name: str, folder: Path, extra: dict[str, Tensor], *, task_type: TaskType
+        self,
+        name: str,
+        folder: Path,
+        extra: dict[str, Tensor],
+        *,
+        task_type: TaskType,
+        scale: str | None = None,
     ) -> None:
         assert isinstance(self.model, PeftModel)  # noqa: S101 - an adapter exists
         state = get_peft_model_state_dict(self.model, adapter_name=name)
@@ -282,6 +292,8 @@ class Base:
             save_file({**tensors, **extra}, beside / "adapter_model.safetensors")
             text = json.dumps(config, indent=2, sort_keys=True, default=as_json)
             (beside / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+            if scale is not None:
+                (beside / REWARD_SCALE).write_text(scale, encoding="utf-8")
             self.save_tokenizer(beside, distinct_pad=bool(extra))
             shutil.rmtree(folder, ignore_errors=True)  # of this attempt, started a second time
             publish_folder(beside, folder)
@@ -352,18 +364,6 @@ class ScalarHead(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """states: (N, H). Returns: (N,)"""
         return (states.float() @ self.weight.t()).squeeze(-1)
-
-
-def load_reward_head(folder: Path, hidden_size: int) -> ScalarHead:
-    """The score head of a saved reward adapter. Raises BaseModelError where there is none."""
-    weight = saved_tensors(folder).get("base_model.model.score.weight")
-    if weight is None or weight.shape != (1, hidden_size):
-        raise BaseModelError(f"{folder} is not a reward adapter of this base: it has no score head")
-    head = ScalarHead(hidden_size, std=0.0)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-    head.weight.requires_grad_(False)
-    return head
 
 
 def load_base(

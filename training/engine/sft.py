@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.engine.batching import pack
+from torch import Tensor
+
+from training.engine.batching import PackedRow, pack
 from training.engine.data import encode_conversations
 from training.engine.dpo import ADAPTER
 from training.engine.logprobs import row_states, token_logps
-from training.engine.models import load_base
+from training.engine.models import Base, load_base
 from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps, batches
 from training.engine.tuning import begin
+
+
+def row_loss(base: Base, row: PackedRow, n_tokens: int) -> Tensor:
+    """A row's part of the mean negative log-probability of a batch's `n_tokens` scored tokens."""
+    placed = row.to(base.device)
+    return -token_logps(base, placed, row_states(base, placed)).sum() / n_tokens
 
 
 def train(run: RunDir) -> dict[str, Any]:
@@ -50,10 +58,8 @@ def train(run: RunDir) -> dict[str, Any]:
             loss_of_step = 0.0
             for row in rows:
                 steps.raise_if_stopped()
-                # 2. log-probs of the assistant's tokens
-                placed = row.to(base.device)
-                logps = token_logps(base, placed, row_states(base, placed))
-                loss = -logps.sum() / n_tokens
+                # 2. their part of the cross-entropy of the assistant's tokens
+                loss = row_loss(base, row, n_tokens)
                 steps.check_finite(loss)
                 loss.backward()
                 loss_of_step += loss.item()

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from training.engine.config import RunConfig
-from training.engine.models import Base, ScalarHead
+from training.engine.files import REWARD_SCALE
+from training.engine.models import Base
 from training.engine.rundir import RunDir
+from training.engine.scores import ScoreHead, scale_text
 from training.engine.whole_models import empty_classifier, save_whole_model
 
 
@@ -26,21 +28,23 @@ class Trained:
     adapter: str | None
     parameters: dict[str, nn.Parameter]
 
-    def save(self, run: RunDir, head: ScalarHead | None = None) -> dict[str, str]:
+    def save(self, run: RunDir, head: ScoreHead | None = None) -> dict[str, str]:
         """Write the attempt's adapter/ or model/, with a head as a reward model.
 
         Returns: the field of the result that names it.
         """
+        scale = None if head is None else scale_text(head)
         if self.adapter is None:
             folder = run.attempt_path / "model"
             shutil.rmtree(folder, ignore_errors=True)  # of this attempt, started a second time
-            save_whole_model(self.base, folder, head=head)
+            beside = {} if scale is None else {REWARD_SCALE: scale}
+            save_whole_model(self.base, folder, head=head, beside=beside)
             return {"model": run.name_of(folder)}
         folder = run.attempt_path / "adapter"
         if head is None:
             self.base.save_adapter(self.adapter, folder)
         else:
-            self.base.save_reward_adapter(self.adapter, head, folder)
+            self.base.save_reward_adapter(self.adapter, head, folder, scale=scale)
         return {"adapter": run.name_of(folder)}
 
 

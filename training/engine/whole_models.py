@@ -19,13 +19,13 @@ from training.engine.models import Base, ScalarHead
 SPARE_BYTES = 32_000_000
 
 
-def empty_classifier(base: Base) -> PreTrainedModel:
-    """A sequence classifier of the base's architecture with one label; it holds no memory yet.
+def empty_classifier(base: Base, *, heads: int = 1) -> PreTrainedModel:
+    """A sequence classifier of the base's architecture, a label per head; it holds no memory yet.
 
     Raises BaseModelError where transformers has none, or none with a head like ours.
     """
     config = type(base.causal.config).from_dict(base.causal.config.to_dict())
-    config.num_labels = 1
+    config.num_labels = heads
     config.pad_token_id = base.distinct_pad_id()
     try:
         with torch.device("meta"):
@@ -52,7 +52,7 @@ def save_whole_model(
     """
     model = base.causal
     if head is not None:
-        model = empty_classifier(base)
+        model = empty_classifier(base, heads=len(head.weight))
         setattr(model, model.base_model_prefix, base.backbone)
         score: torch.nn.Linear = model.score  # type: ignore[assignment]
         score.weight = torch.nn.Parameter(head.weight.detach().to(base.causal.dtype))

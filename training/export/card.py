@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from annotate.selectors.quality import project_agreement
+from training.engine.files import REWARD_SCALE
 from training.export.facts import (
     BaseModel,
     base_model,
@@ -17,6 +19,7 @@ from training.export.facts import (
     training_config,
 )
 from training.models import ModelVersion
+from training.services.versions import adapter_folder
 
 METHODS = {
     "sft": "supervised fine-tuning on chosen responses",
@@ -40,7 +43,7 @@ A LoRA adapter (PEFT) on {base_words(base)}, made by {METHODS.get(method, "an un
 
 ## Loading
 ```python
-{reward_snippet(base, repo) if reward else policy_snippet(base, repo)}
+{reward_snippet(version, base, repo) if reward else policy_snippet(base, repo)}
 ```
 {loading_notes(base, reward)}
 
@@ -100,14 +103,17 @@ answer = model.generate(**inputs, max_new_tokens=64, do_sample=True)
 print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
 
 
-def reward_snippet(base: BaseModel, repo: str) -> str:
+def reward_snippet(version: ModelVersion, base: BaseModel, repo: str) -> str:
+    heads = (training_config(version).get("reward") or {}).get("ensemble", 1)
+    path = Path(adapter_folder(version) or "") / REWARD_SCALE
+    scale = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     return f"""import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained({json.dumps(repo)})
 base = AutoModelForSequenceClassification.from_pretrained(
-    {base_argument(base)}, num_labels=1, pad_token_id=tokenizer.pad_token_id
+    {base_argument(base)}, num_labels={heads}, pad_token_id=tokenizer.pad_token_id
 )
 model = PeftModel.from_pretrained(base, {json.dumps(repo)}).eval()
 
@@ -117,7 +123,18 @@ messages = [
 ]
 inputs = tokenizer.apply_chat_template(messages, return_dict=True, return_tensors="pt")
 with torch.no_grad():
-    print(model(**inputs).logits.item())  # higher is better; only differences mean something"""
+    heads = model(**inputs).logits[0]
+{score_of_heads(scale)}
+print(score.item())  # higher is better; only differences mean something"""
+
+
+def score_of_heads(scale: dict[str, Any] | None) -> str:
+    """Code that makes `score` of `heads`, as the engine does (training.engine.scores)."""
+    if scale is None:
+        return "score = heads.mean()"
+    return f"""heads = heads - torch.tensor({scale["centres"]})  # reward_scale.json
+score = heads.mean() - {scale["conservative"]} * heads.std(correction=0)
+score = (score - {scale["mean"]}) / {scale["std"]}"""
 
 
 def loading_notes(base: BaseModel, reward: bool) -> str:

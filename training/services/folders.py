@@ -15,6 +15,7 @@ from annotate.export.writers import snapshot_lines
 from annotate.models import PromptSet, SnapshotRow
 from training.engine.config import from_dict, to_dict
 from training.models import Run
+from training.services.engine_rows import preference_lines
 
 
 def run_folder(run: Run) -> Path:
@@ -61,8 +62,7 @@ def data_lines(run: Run) -> dict[str, list[str]]:
         }
     assert run.round is not None  # noqa: S101 - only samplings stand outside a round
     snapshot = run.round.snapshot
-    train = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TRAIN))
-    test = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TEST))
+    train = snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TRAIN)
     if run.method == Run.Method.SFT:
         return {"train": [conversation_line(line) for line in train]}
     if run.method == Run.Method.PPO:
@@ -71,9 +71,11 @@ def data_lines(run: Run) -> dict[str, list[str]]:
             row = json.loads(line)
             prompts[row["prompt_id"]] = {"id": row["prompt_id"], "prompt": row["prompt"]}
         return {"prompts": [json.dumps(row, ensure_ascii=False) for row in prompts.values()]}
+    test = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TEST))
     if run.method == Run.Method.EVALUATE:
         return {"test": test}
-    return {"train": train, "test": test}
+    ties = run.config.get("reward", {}).get("ties", "skip") != "skip"
+    return {"train": preference_lines(snapshot=snapshot, ties=ties), "test": test}
 
 
 def prompt_line(prompt: Any) -> str:

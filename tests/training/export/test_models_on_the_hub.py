@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from tests.people import People
 from tests.training.test_publishing import read_back
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.models import ScalarHead, load_base
+from training.engine.scores import RewardScale, ScoreHead
+from training.export.card import score_of_heads
 from training.export.facts import DEMO_BASE
 from training.models import ModelVersion, Round, Run
 from training.services.publishing import push_model
@@ -208,6 +211,19 @@ def test_the_card_of_a_reward_model_scores_with_stock_peft(
     assert snapshot.sha256 in card
     assert lineage["version"]["sha256"] == version.digest
     assert lineage["config"]["reward"] == {"centring": 0.01}
+
+
+def test_the_card_makes_one_score_of_heads_as_the_engine_does() -> None:
+    head = ScoreHead(4, heads=3)
+    values = torch.tensor([[0.0, 1.0, 5.0], [2.0, -1.0, 4.0]])
+    head.scale = RewardScale.plain(3, conservative=0.5)
+    head.normalise(values, deviation=True)
+    for scale in (head.scale, RewardScale.plain(3)):
+        head.scale = scale
+        told = None if scale.is_plain else asdict(scale)
+        names = {"torch": torch, "heads": values[1]}
+        exec(score_of_heads(told), names)  # noqa: S102 - what the card tells others to run
+        assert names["score"].item() == pytest.approx(head.combine(values)[1].item(), abs=1e-5)
 
 
 def test_nothing_of_this_machine_leaves_with_a_local_base(
