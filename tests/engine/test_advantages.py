@@ -247,10 +247,7 @@ def test_explained_variance_is_one_for_the_truth_zero_for_a_constant_and_for_con
 
 @pytest.mark.parametrize(
     ("beta", "optimum", "objective"),
-    [
-        (1.0, [0.145853, 0.237881, 0.323314, 0.292953], 1.232012),
-        (0.5, [0.016089, 0.071328, 0.263523, 0.649061], 1.718248),
-    ],
+    [(0.5, [0.016089, 0.071328, 0.263523, 0.649061], 1.718248)],
 )
 def test_our_losses_drive_a_bandit_to_the_kl_regularised_optimum(beta, optimum, objective):
     """π* ∝ π_ref exp(r/β), J* = β log Z: a wrong sign or scale of the KL term lands elsewhere."""

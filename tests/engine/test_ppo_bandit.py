@@ -2,7 +2,7 @@
 
 One prompt, answers of one token, a fixed reward r(y) for each: max E[r] − β KL(π ‖ π_ref) is had
 by π* ∝ π_ref exp(r/β), with the value J* = β log Σ π_ref exp(r/β) (Korbak et al. 2022, arXiv
-2205.11275, section 3). The whole run is trained: rollouts, scores, GAE, clipped updates.
+2205.11275, section 3). The whole of a run is used: rollouts, scores, GAE, clipped updates.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from training.engine.data import Branch, Tree, prompt_tokens
 from training.engine.models import load_base
 from training.engine.reward import attach, tree_scores
 
-BETA = 0.5
+BETA = 1.0
 
 
 def test_a_run_of_ppo_reaches_the_best_policy_of_a_bandit(tmp_path: Path) -> None:
-    words = save_words(tmp_path / "words", words=4, initializer_range=0.15)
-    source = {"base": {"source": str(words)}, "threads": 2}
+    # the last states have norm √32, so the weights' size bounds how far apart two logits can be
+    words = save_words(tmp_path / "words", words=4, initializer_range=0.3)
+    source = {"base": {"source": str(words)}, "threads": 1}
     rows = [
         {
             "id": f"{n}-{m}",
@@ -47,8 +48,8 @@ def test_a_run_of_ppo_reaches_the_best_policy_of_a_bandit(tmp_path: Path) -> Non
             "checkpoint_every_s": 0.0,
             **source,
             "ppo": {
-                "reward_adapter": reward_adapter, "updates": 120, "episodes_per_update": 512,
-                "samples_per_prompt": 256, "minibatch_size": 512, "epochs": 2,
+                "reward_adapter": reward_adapter, "updates": 60, "episodes_per_update": 512,
+                "samples_per_prompt": 256, "minibatch_size": 256, "epochs": 2,
                 "max_new_tokens": 1, "kl_coef": BETA, "missing_eos_penalty": 0.0,
                 "eval_prompts": 1,
             },

@@ -20,7 +20,7 @@ from training.engine.models import ScalarHead, load_base
 from training.engine.ppo import add_critic, trained
 from training.engine.reward import attach
 from training.engine.reward_sources import AdapterReward
-from training.engine.rollouts import Begun, Critic, policy_tables, roll_out
+from training.engine.rollouts import Begun, Critic, policy_tables, roll_out, value_table
 from training.engine.rundir import RunDir
 
 PROMPTS = [{"id": str(n), "prompt": user(f"w{n} " * (1 + n))} for n in range(5)]
@@ -152,6 +152,28 @@ def test_answers_to_one_prompt_are_one_tree_and_score_as_if_they_were_alone(
         torch.testing.assert_close(logps, shared.logps[[rows[i] for i in lines]], atol=1e-5, rtol=0)
 
 
+def test_the_reference_is_what_a_second_untouched_base_would_say(
+    words: Path, reward_adapter: str
+) -> None:
+    base, copy = (load_base(BaseConfig(source=str(words))) for _ in range(2))
+    base.add_adapter("policy", AdapterConfig(r=4))
+    head = attach(base, reward_adapter)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in base.parameters("policy"):
+            parameter.normal_(0.0, 0.2)
+    prompts = [PromptRow("1", user("w1"), prompt_tokens(base, user("w1")))]
+    rolled = roll_out(
+        base, prompts, Packing(64, shared=True), policy="policy", reference=None,
+        reward=AdapterReward(base, head), max_new_tokens=5, temperature=1.0, seed=1,
+    )  # fmt: skip
+    (group,) = pack(rolled.trees, Packing(64, shared=True))
+    with torch.no_grad():
+        _, logps, _ = policy_tables(copy, None, group, rolled.logps.shape[1], 1.0)
+    torch.testing.assert_close(rolled.ref_logps, logps, atol=1e-5, rtol=0)
+    assert (rolled.logps - logps).abs().max() > 0.05
+
+
 @pytest.mark.parametrize("value", ["shared_head", "own_adapter"])
 def test_a_warm_up_trains_the_value_and_leaves_the_policy_as_it_was(
     value: str, words: Path, reward_adapter: str, tmp_path: Path
@@ -202,8 +224,6 @@ def test_the_value_adapter_starts_as_the_reward_adapter_and_keeps_its_gradient_t
     # it is the reward model, read at every token: at the last one it tells the score so far
     assert rolled.values.any()
     (group,) = pack(rolled.trees, Packing(64, shared=True))
-    from training.engine.rollouts import value_table
-
     with base.use("value"):
         _, values = value_table(base, critic.head, group, rolled.logps.shape[1], frozen=False)
         values.sum().backward()
