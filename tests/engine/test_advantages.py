@@ -185,6 +185,27 @@ def test_policy_loss_is_clipped_only_where_that_lowers_the_objective():
     close(losses, [[-1.2, 1.5, -0.5, 0.8, -2.0]])
 
 
+def test_a_dual_clip_bounds_what_a_bad_token_costs():
+    # ratios e^3 = 20.09, 2, 1.1 with A = −1, 2 with A = 1; cliprange 0.2, dual clip 3.
+    # A < 0: −max(min(r·A, clip(r)·A), 3·A): 3 instead of 20.09; 2; 1.1. A > 0: −1.2, as without
+    logps = torch.tensor([[3.0, math.log(2.0), math.log(1.1), math.log(2.0)]]).requires_grad_()
+    advantages = torch.tensor([[-1.0, -1.0, -1.0, 1.0]])
+    losses = policy_losses(logps, torch.zeros(1, 4), advantages, cliprange=0.2, dual_clip=3.0)
+    close(losses, [[3.0, 2.0, 1.1, -1.2]])
+    losses.sum().backward()
+    close(logps.grad, [[0.0, 2.0, 1.1, 0.0]])
+    plain = policy_losses(logps, torch.zeros(1, 4), advantages, cliprange=0.2)
+    close(plain, [[math.exp(3.0), 2.0, 1.1, -1.2]])
+
+
+def test_a_ratio_beyond_numbers_stays_a_number_and_pulls_at_nothing():
+    logps = torch.tensor([[1000.0, -1000.0]]).requires_grad_()
+    losses = policy_losses(logps, torch.zeros(1, 2), torch.tensor([[-1.0, -1.0]]), cliprange=0.2)
+    close(losses.log(), [[20.0, math.log(0.8)]])
+    losses.sum().backward()
+    close(logps.grad, [[0.0, 0.0]])
+
+
 def test_clipped_tokens_get_no_gradient():
     logps = torch.tensor([1.5, 1.5, 1.0]).log().requires_grad_()
     advantages = torch.tensor([1.0, -1.0, 3.0])
@@ -226,10 +247,7 @@ def test_explained_variance_is_one_for_the_truth_zero_for_a_constant_and_for_con
 
 @pytest.mark.parametrize(
     ("beta", "optimum", "objective"),
-    [
-        (1.0, [0.145853, 0.237881, 0.323314, 0.292953], 1.232012),
-        (0.5, [0.016089, 0.071328, 0.263523, 0.649061], 1.718248),
-    ],
+    [(0.5, [0.016089, 0.071328, 0.263523, 0.649061], 1.718248)],
 )
 def test_our_losses_drive_a_bandit_to_the_kl_regularised_optimum(beta, optimum, objective):
     """π* ∝ π_ref exp(r/β), J* = β log Z: a wrong sign or scale of the KL term lands elsewhere."""

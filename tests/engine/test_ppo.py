@@ -16,9 +16,11 @@ from training.engine.config import AdapterConfig, BaseConfig, OptimConfig
 from training.engine.data import PromptRow, prompt_tokens
 from training.engine.metrics import METRICS
 from training.engine.models import Base, ScalarHead, load_base
-from training.engine.ppo import episode_order, update_policy
+from training.engine.ppo import episode_order
+from training.engine.ppo_update import update_policy
 from training.engine.reward import attach
-from training.engine.rollouts import Begun, Rollouts, policy_tables, roll_out
+from training.engine.reward_sources import AdapterReward
+from training.engine.rollouts import Begun, Critic, Rollouts, policy_tables, roll_out
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps
 
@@ -58,7 +60,7 @@ class Setting:
         self.base = load_base(BaseConfig(source=str(tiny)))
         self.base.add_adapter("policy", AdapterConfig(r=4))
         self.reward_head = attach(self.base, reward_adapter)
-        self.value_head = ScalarHead(self.base.hidden_size, std=0.0)
+        self.critic = Critic(ScalarHead(self.base.hidden_size, std=0.0), None)
         torch.manual_seed(0)
         self.parameters = self.base.train_only("policy")
         with torch.no_grad():
@@ -76,9 +78,8 @@ class Setting:
             PACKING,
             policy="policy",
             reference=None,
-            reward="reward",
-            reward_head=self.reward_head,
-            value_head=self.value_head,
+            reward=AdapterReward(self.base, self.reward_head),
+            critic=self.critic,
             max_new_tokens=8,
             temperature=temperature,
             seed=3,
@@ -121,7 +122,7 @@ def test_the_first_ratio_is_one_whatever_rows_an_episode_shares(
         for group in pack([rolled.trees[i] for i in chosen], PACKING):
             with setting.base.use("policy"), torch.no_grad():
                 indices, logps, _ = policy_tables(
-                    setting.base, setting.value_head, group, width, 1.0
+                    setting.base, setting.critic.head, group, width, 1.0
                 )
             rows = [chosen[i] for i in indices]
             ratios = torch.exp(logps - rolled.logps[rows])
@@ -135,7 +136,7 @@ def test_an_update_moves_policy_and_value_and_nothing_else(
     folder = make_run(tmp_path / "run", ppo(tiny, reward_adapter), prompts=[])
     run = RunDir(folder)
     named = {f"lora.{i}": p for i, p in enumerate(setting.parameters)}
-    named["value"] = setting.value_head.weight
+    named["value"] = setting.critic.head.weight
     steps = Steps(run, named, OptimConfig(lr=1e-2), total=1)
     before = {key: t.detach().clone() for key, t in setting.base.model.named_parameters()}
     head = setting.reward_head.weight.clone()
@@ -143,14 +144,14 @@ def test_an_update_moves_policy_and_value_and_nothing_else(
     torch.manual_seed(1)
     advantages = torch.where(mask, torch.randn(mask.shape), 0.0)
     update_policy(
-        run, setting.base, setting.value_head, steps,
-        Begun(setting.rollouts, advantages, advantages), PACKING, update=0, carried={},
+        setting.base, setting.critic, steps,
+        Begun(setting.rollouts, advantages, advantages), PACKING, update=0, carried={}, kept={},
     )  # fmt: skip
     moved = {
         key for key, t in setting.base.model.named_parameters() if not torch.equal(t, before[key])
     }
     assert moved == {key for key in before if ".policy." in key}
-    assert setting.value_head.weight.any()
+    assert setting.critic.head.weight.any()
     torch.testing.assert_close(setting.reward_head.weight, head, atol=0, rtol=0)
 
 

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedTokenizerFast,
 )
 
 from training.engine.sources import packaged_gguf
@@ -51,6 +55,41 @@ def save_tiny(
     else:
         model = MistralForCausalLM(MistralConfig(**shape, sliding_window=sliding_window))
     model.save_pretrained(folder)
+    return folder
+
+
+def save_words(folder: Path, *, words: int = 12, seed: int = 0, **changes: Any) -> Path:
+    """A model folder with a vocabulary of `words` words, whose runs take well under a second.
+
+    Its pad token is its end of turn, as in SmolLM2.
+    """
+    known = ["<end>", "<user>", "<assistant>", "<unk>", *(f"w{n}" for n in range(words))]
+    inner = Tokenizer(WordLevel({word: i for i, word in enumerate(known)}, unk_token="<unk>"))
+    inner.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="<end>", pad_token="<end>", unk_token="<unk>",
+        additional_special_tokens=["<user>", "<assistant>"],
+    )  # fmt: skip
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = {
+        "vocab_size": len(known),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": True,
+        **changes,
+    }
+    LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(folder)
     return folder
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 KLEstimator = Literal["k1", "k2", "k3"]
+#: Largest difference of log-probs that a probability ratio is made of (nats).
+MAX_LOG_RATIO = 20.0
 
 
 def length_mask(lengths: Tensor, width: int) -> Tensor:
@@ -130,17 +132,37 @@ def generalized_advantages(
     return advantages, advantages + values
 
 
+def probability_ratio(logps: Tensor, old_logps: Tensor) -> Tensor:
+    """exp(logps − old_logps), the exponent kept within ±20 so that no token makes an infinity.
+
+    Far outside any clip range; a token there gets no gradient. Any equal shape, which is returned.
+    """
+    return torch.exp((logps - old_logps).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO))
+
+
 def policy_losses(
-    logps: Tensor, old_logps: Tensor, advantages: Tensor, *, cliprange: float
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    *,
+    cliprange: float,
+    dual_clip: float | None = None,
 ) -> Tensor:
     """Clipped surrogate, arXiv 1707.06347, equation 7, negated so that it is minimised.
+
+    With `dual_clip` c a token of negative advantage A costs at most −c·A, however much more
+    probable it has become (Ye et al. 2020, arXiv 1912.09729, equation 5).
 
     logps (with gradient), old_logps, advantages: Shape (B, T)
     Returns: one loss a token. Shape: (B, T); the caller averages over real tokens
     """
-    ratio = torch.exp(logps - old_logps)
+    ratio = probability_ratio(logps, old_logps)
     clipped = ratio.clamp(1.0 - cliprange, 1.0 + cliprange)
-    return -torch.minimum(ratio * advantages, clipped * advantages)
+    gains = torch.minimum(ratio * advantages, clipped * advantages)
+    if dual_clip is not None:
+        bounded = torch.maximum(gains, dual_clip * advantages)
+        gains = torch.where(advantages < 0.0, bounded, gains)
+    return -gains
 
 
 def value_losses(
@@ -159,7 +181,7 @@ def value_losses(
 
 def clip_fraction(logps: Tensor, old_logps: Tensor, mask: Tensor, *, cliprange: float) -> Tensor:
     """Share of real tokens whose ratio left [1 − cliprange, 1 + cliprange]. Returns: scalar"""
-    ratio = torch.exp(logps - old_logps)
+    ratio = probability_ratio(logps, old_logps)
     return masked_mean(((ratio - 1.0).abs() > cliprange).to(ratio.dtype), mask)
 
 

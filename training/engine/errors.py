@@ -23,6 +23,10 @@ class BaseModelError(EngineError):
     """Raised when a base or adapter cannot be loaded, or could only be loaded unsafely."""
 
 
+class RewardSourceError(EngineError):
+    """Raised when what scores PPO's answers cannot be asked, or answers with what is no score."""
+
+
 class RunFolderError(EngineError):
     """Raised when the run folder is missing, finished, or belongs to another config."""
 

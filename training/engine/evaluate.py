@@ -22,6 +22,7 @@ from training.engine.models import Base, load_base
 from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.reward import ADAPTER as REWARD
 from training.engine.reward import attach, held_out_metrics, test_pairs
+from training.engine.reward_sources import AdapterReward
 from training.engine.rollouts import roll_out
 from training.engine.rundir import Row, RunDir
 from training.engine.scores import ScoreHead
@@ -105,9 +106,7 @@ def answers_of_both(
             packing,
             policy=adapter,
             reference=reference,
-            reward=REWARD,
-            reward_head=reward_head,
-            value_head=None,
+            reward=AdapterReward(base, reward_head),
             max_new_tokens=settings.max_new_tokens,
             temperature=1.0,
             seed=run.config.seed,

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from training.engine.config import from_dict, to_dict
-from training.engine.errors import ConfigError, RunFolderError
+from training.engine.config import BaseConfig, PPOConfig, from_dict, to_dict
+from training.engine.errors import BaseModelError, ConfigError, RunFolderError
 from training.engine.files import adapter_digest, write_file_once
 from training.engine.rundir import RunDir
 from training.engine.sources import identity_of_base
@@ -46,7 +46,7 @@ def compare_inputs(run: RunDir) -> None:
         "config": to_dict(run.config),
         "data": run.data_files(),
         "base": base,
-        "adapters": adapters_of(run),
+        "adapters": adapters_of(run, before),
         "threads": run.config.threads,
         "machine": machine(),
         "versions": versions(),
@@ -195,15 +195,38 @@ def machine() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def adapters_of(run: RunDir) -> dict[str, str]:
-    """The digest of every adapter that the config names."""
+def adapters_of(run: RunDir, before: Mapping[str, Any] | None) -> dict[str, str]:
+    """The digest of every adapter that the config names, and of PPO's reward model."""
     config = to_dict(run.config)
     named = {
         name: value
         for name, value in flat(config).items()
         if value is not None and (name == "adapter.init_from" or name.endswith("_adapter"))
     }
-    return {name: digest_or_nothing(Path(folder)) for name, folder in named.items()}
+    found = {name: digest_or_nothing(Path(folder)) for name, folder in named.items()}
+    ppo = run.config.ppo
+    if ppo is not None and ppo.reward_model is not None:
+        earlier = before["adapters"].get("ppo.reward_model") if before is not None else None
+        found["ppo.reward_model"] = reward_model_identity(ppo, earlier)
+    return found
+
+
+def reward_model_identity(ppo: PPOConfig, earlier: str | None) -> str:
+    """The hash of a reward model's files, or the commit of a Hub id. Raises BaseModelError.
+
+    earlier: what an earlier attempt found; a Hub id is looked up at that commit.
+    """
+    source = str(ppo.reward_model)
+    if source == "demo" or source.endswith(".gguf"):
+        raise BaseModelError(f"ppo.reward_model {source} is a language model, not a reward model")
+    at = ppo.reward_model_revision
+    if earlier is not None and not Path(source).expanduser().is_dir():
+        at = earlier
+    try:
+        found = identity_of_base(BaseConfig(source=source, revision=at))
+    except BaseModelError as error:
+        raise BaseModelError(f"ppo.reward_model: {error}") from error
+    return found.get("commit") or found["sha256"]
 
 
 def digest_or_nothing(folder: Path) -> str:

@@ -39,6 +39,7 @@ METRICS: dict[str, str] = {
     "kl/after": "KL to the reference of the trained policy, estimator k1 (nats per response).",
     "kl/policy": "KL to the reference on held-out prompts, estimator k1 (nats per response).",
     "kl/update": "KL from before to after the update, estimator k3 (nats per token).",
+    "update/passes": "Passes over an update's answers before ppo.update_kl_stop ended it (PPO).",
     "entropy": "Next-token entropy at the sampling temperature, estimated by −log p (nats).",
     "clip/fraction": "Share of response tokens whose probability ratio was clipped.",
     "value/explained_variance": "Share of the returns' variance that the values explain (1: all).",

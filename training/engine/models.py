@@ -204,12 +204,12 @@ class Base:
         layers = (getattr(module, "scaling", None) for module in self.model.modules())
         return [each[name] for each in layers if isinstance(each, dict) and name in each]
 
-    def train_only(self, name: str) -> list[nn.Parameter]:
-        """Make adapter `name` the only one with gradients; returns its parameters."""
+    def train_only(self, *names: str) -> list[nn.Parameter]:
+        """Make the named adapters the only ones with gradients; returns their parameters."""
         for other in self.adapters:
             for parameter in self.parameters(other):
-                parameter.requires_grad_(other == name)
-        return self.parameters(name)
+                parameter.requires_grad_(other in names)
+        return [parameter for name in names for parameter in self.parameters(name)]
 
     def train_all(self, *, head: bool) -> dict[str, nn.Parameter]:
         """Give every weight of a base without adapters a gradient; returns them by name.

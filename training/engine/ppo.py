@@ -1,51 +1,52 @@
-"""Proximal policy optimization against a reward adapter, on one quantized base.
+"""Proximal policy optimization on one base that carries policy, reference, reward and value.
 
 Policy, reward model and reference are adapters of the same base (the reference is the base itself,
-or a frozen copy of the adapter the run starts from); the value is a head on the policy's own pass.
+or a frozen copy of the adapter the run starts from); the value is a head on the policy's own pass
+or an adapter of its own; the reward may also come from another model or an HTTP endpoint.
 Follows Schulman et al. 2017 (arXiv 1707.06347) and Huang et al. 2024 (arXiv 2403.17031). Differs:
-- the value head starts at zero and shares the policy's states, instead of a critic of its own;
+- by default the value is a head on the policy's states that starts at zero, not a second network;
 - log-probs are recomputed teacher-forced after decoding, so the first ratio is 1 (to rounding:
   minibatches are packed anew);
 - losses average over the minibatch's real tokens, never over padding or per episode;
 - a cut answer counts as over, and pays `missing_eos_penalty` at its last token.
+What else differs, and when to use what: docs/methods/ppo.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from training.engine.advantages import (
-    approximate_kl,
-    clip_fraction,
     explained_variance,
     generalized_advantages,
     kl_shaped_rewards,
-    length_mask,
-    masked_mean,
-    policy_losses,
-    value_losses,
     whiten,
 )
-from training.engine.batching import Packing, pack
+from training.engine.batching import Packing
 from training.engine.config import PPOConfig
 from training.engine.controllers import KLController, RunningScale
 from training.engine.data import Branch, PromptRow, Tree, encode_prompts
 from training.engine.dpo import ADAPTER, add_policy
 from training.engine.errors import StepZeroError
 from training.engine.generation import text_of
+from training.engine.kl_budget import KLBudget
 from training.engine.models import Base, ScalarHead, load_base
+from training.engine.ppo_update import POLICY, update_policy
 from training.engine.preflight import TOLERANCE, announce, choose_packing, seed_everything
-from training.engine.reward import ADAPTER as REWARD
-from training.engine.reward import attach
-from training.engine.rollouts import Begun, Rollouts, policy_tables, roll_out
+from training.engine.reward_sources import reward_source
+from training.engine.rollouts import Begun, Critic, Rollouts, roll_out
 from training.engine.rundir import RunDir
+from training.engine.saved_adapters import saved_tensors
 from training.engine.steps import Steps, batches
 
+#: Name of the value's adapter on the base, where it has one.
+VALUE = "value"
 #: Offset that keeps the seeds of the before/after measurement apart from those of rollouts.
 MEASURE = 7_777_777
 
@@ -61,20 +62,16 @@ def train(run: RunDir) -> dict[str, Any]:
     rows = run.rows(config.data.prompts)
     prompts = encode_prompts(base, rows, config.data, run.events, max_new_tokens=ppo.max_new_tokens)
     reference = add_policy(run, base)
-    reward_head = attach(base, ppo.reward_adapter)
-    value_head = ScalarHead(base.hidden_size, std=0.0).to(base.device)
-    parameters = base.train_only(ADAPTER)
-    named = {f"lora.{i}": parameter for i, parameter in enumerate(parameters)}
-    named["value"] = value_head.weight
+    reward = reward_source(run, base, ppo)
+    critic = add_critic(run, base, ppo)
+    named = trained(base, critic)
     steps = Steps(run, named, config.optim, total=ppo.updates)
     trainable = sum(parameter.numel() for parameter in named.values())
     announce(run, base, total_steps=ppo.updates, rows=len(prompts), trainable=trainable)
     parts: dict[str, Any] = {
         "policy": ADAPTER,
         "reference": reference,
-        "reward": REWARD,
-        "reward_head": reward_head,
-        "value_head": value_head,
+        "reward": reward,
         "max_new_tokens": ppo.max_new_tokens,
         "temperature": ppo.temperature,
     }
@@ -86,65 +83,71 @@ def train(run: RunDir) -> dict[str, Any]:
     packing = Packing(config.row_budget, shared=True)
     kl_weight = KLController(ppo.kl_coef, ppo.kl_target, ppo.kl_horizon)
     scale = RunningScale()
+    policy = {name: each for name, each in named.items() if name.startswith(POLICY)}
+    budget = KLBudget(ppo.kl_budget, policy)
     begun: Begun | None = None
+    stopped: dict[str, Any] | None = None
     first = 0
     if checkpoint is None:
         before = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
-        packing = choose_packing(run, base, [*before.trees, *longest_trees(prompts, ppo)])
+        packing = choose_packing(run, base, longest_trees(prompts, ppo))
         expect_same_policies(before, TOLERANCE[config.base.dtype])
-        kept = {
+        start = {
             "reward_before": before.scores.mean().item(),
             "kl_before": before.kl().mean().item(),
         }
     else:
         state = checkpoint.state
-        kept = {key: state[key] for key in ("reward_before", "kl_before")}
+        start = {key: state[key] for key in ("reward_before", "kl_before")}
         packing = Packing(config.row_budget, shared=bool(state["shared"]))
         first = int(state["update"])
         kl_weight.coef = state["kl_coef"]
         scale = RunningScale(**state["scale"])
+        budget.restore(checkpoint)
+        stopped = state.get("stopped")
         if "minibatches" in state:
             begun = Begun.restored(checkpoint, [prompts[index] for index in order[first]])
 
     def carried(update: int) -> dict[str, Any]:
         """What goes on from update to update, for a checkpoint."""
         adapted = {"kl_coef": kl_weight.coef, "scale": asdict(scale)}
-        return kept | adapted | {"shared": packing.shared, "update": update}
+        place = {"update": update, "kept_updates": budget.kept_updates}
+        return start | adapted | place | {"shared": packing.shared}
+
+    def take_back(kl: float, updates: int) -> dict[str, Any]:
+        """End the training with the policy from before its KL passed the budget."""
+        found = budget.take_back(kl, updates)
+        run.events.warning("kl_budget", found["why"])
+        steps.reached(carried(updates) | {"stopped": found}, budget.tensors())
+        return found
 
     run.events.write("phase", name="train")
-    for update in range(first, ppo.updates):
+    for update in range(first, ppo.updates) if stopped is None else ():
         chosen = [prompts[index] for index in order[update]]
         if begun is None:
-            # 1. roll out and 2. score: answers of the policy, the reward adapter's score of each
+            # 1. roll out and 2. score: answers of the policy, the reward of each
             with steps.weights_at_rest():
                 rollouts = roll_out(
-                    base, chosen, packing, seed=config.seed * 1_000_003 + update, **parts
+                    base,
+                    chosen,
+                    packing,
+                    seed=config.seed * 1_000_003 + update,
+                    critic=critic,
+                    samples_per_prompt=ppo.samples_per_prompt,
+                    **parts,
                 )
-            scores = rollouts.scores
-            if ppo.normalize_rewards:
-                scale.add(scores.tolist())
-                scores = scores / scale.std
-            # 3. rewards: the score at the last token, minus the KL to the reference at every token
-            rewards = kl_shaped_rewards(
-                rollouts.logps,
-                rollouts.ref_logps,
-                scores,
-                rollouts.lengths,
-                rollouts.finished,
-                kl_coef=kl_weight.coef,
-                missing_eos_penalty=ppo.missing_eos_penalty,
-            )
-            if ppo.whiten_rewards:
-                rewards = whiten(rewards, rollouts.mask, shift_mean=False)
-            # 4. advantages and returns
-            advantages, returns = generalized_advantages(
-                rewards, rollouts.values, rollouts.mask, gamma=ppo.gamma, lam=ppo.lam
-            )
-            begun = Begun(rollouts, whiten(advantages, rollouts.mask), returns)
+            kl = rollouts.kl().mean().item()
+            if budget.exceeded_by(kl):
+                stopped = take_back(kl, update)
+                break
+            budget.keep(update)
+            # 3. rewards and 4. advantages and returns
+            begun = with_advantages(rollouts, ppo, kl_coef=kl_weight.coef, scale=scale)
         # 5. update: clipped policy and value losses over shuffled minibatches
         values = update_policy(
-            run, base, value_head, steps, begun, packing, update=update, carried=carried(update)
-        )
+            base, critic, steps, begun, packing,
+            update=update, carried=carried(update), kept=budget.tensors(),
+        )  # fmt: skip
         # 6. log, adapt, save
         rollouts = begun.rollouts
         values |= rollouts.metrics() | {"kl/coef": kl_weight.coef}
@@ -156,123 +159,113 @@ def train(run: RunDir) -> dict[str, Any]:
         run.events.metrics(update + 1, values)
         show_sample(run, base, chosen, rollouts, step=update + 1)
         run.events.write("progress", step=update + 1, total_steps=ppo.updates)
-        kl_weight.update(values["kl/to_reference"], episodes=len(chosen))
+        if update >= ppo.critic_warmup_updates:  # before that the KL is 0 whatever its weight
+            kl_weight.update(values["kl/to_reference"], episodes=len(rollouts.answers))
         begun = None
-        steps.reached(carried(update + 1))
+        steps.reached(carried(update + 1), budget.tensors())
 
     run.events.write("phase", name="evaluate")
     with steps.weights_at_rest():
         after = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
+    if stopped is None and budget.exceeded_by(kl := after.kl().mean().item()):
+        stopped = take_back(kl, ppo.updates)
+        with steps.weights_at_rest():
+            after = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
     run.events.write("phase", name="save")
     adapter = run.attempt_path / "adapter"
     base.save_adapter(ADAPTER, adapter)
     metrics = {
-        "reward/mean_before": kept["reward_before"],
+        "reward/mean_before": start["reward_before"],
         "reward/mean_after": after.scores.mean().item(),
-        "kl/before": kept["kl_before"],
+        "kl/before": start["kl_before"],
         "kl/after": after.kl().mean().item(),
         "length/mean": after.lengths.float().mean().item(),
         "eos/rate": after.finished.float().mean().item(),
     }
-    episodes = ppo.updates * ppo.episodes_per_update
+    updates = ppo.updates if stopped is None else int(stopped["after_updates"])
     return {
-        "steps": ppo.updates,
-        "rows": episodes,
+        "steps": updates,
+        "rows": updates * ppo.episodes_per_update,
         "metrics": metrics,
         "adapter": run.name_of(adapter),
+        "stopped": stopped,
     }
 
 
-def update_policy(
-    run: RunDir,
-    base: Base,
-    value_head: ScalarHead,
-    steps: Steps,
-    begun: Begun,
-    packing: Packing,
-    *,
-    update: int,
-    carried: Mapping[str, Any],
-) -> dict[str, float]:
-    """`epochs` passes over the rollouts in minibatches. Returns the update's mean metrics."""
-    ppo = run.config.ppo
-    assert ppo is not None  # noqa: S101 - the config guarantees it
-    rollouts, sums = begun.rollouts, begun.sums
-    tensors = begun.tensors()
-    width = rollouts.logps.shape[1]
-    taken: dict[str, float] = {}
-    plan = batches(
-        len(rollouts.trees), ppo.minibatch_size, ppo.epochs, seed=run.config.seed + 31 * update
+def add_critic(run: RunDir, base: Base, ppo: PPOConfig) -> Critic:
+    """The value: a head that starts at zero, or with `own_adapter` a copy of the reward adapter.
+
+    A value that begins as the reward model is the recipe of InstructGPT (Ouyang et al. 2022, arXiv
+    2203.02155, appendix C.4) and of the TL;DR reproductions. The copy has the reward adapter's rank
+    and layers. Where the reward is no adapter of this base, both start fresh.
+    """
+    head = ScalarHead(base.hidden_size, std=0.0).to(base.device)
+    if ppo.value == "shared_head":
+        return Critic(head, None)
+    base.add_adapter(VALUE, run.config.adapter, init_from=ppo.reward_adapter)
+    if ppo.reward_adapter is not None:
+        scored = saved_tensors(Path(ppo.reward_adapter)).get("base_model.model.score.weight")
+        if scored is not None and scored.shape == head.weight.shape:
+            with torch.no_grad():
+                head.weight.copy_(scored)
+    return Critic(head, VALUE)
+
+
+def trained(base: Base, critic: Critic) -> dict[str, torch.nn.Parameter]:
+    """Everything that PPO trains, by its name in checkpoints."""
+    base.train_only(ADAPTER, *([critic.adapter] if critic.adapter is not None else []))
+    named = {f"{POLICY}{i}": each for i, each in enumerate(base.parameters(ADAPTER))}
+    if critic.adapter is not None:
+        own = base.parameters(critic.adapter)
+        named |= {f"value_lora.{i}": each for i, each in enumerate(own)}
+    return named | {"value": critic.head.weight}
+
+
+def with_advantages(
+    rollouts: Rollouts, ppo: PPOConfig, *, kl_coef: float, scale: RunningScale
+) -> Begun:
+    """Rewards, advantages and returns of a rollout; the scale of rewards takes its scores in."""
+    scores = rollouts.scores
+    if ppo.normalize_rewards:
+        scale.add(scores.tolist())
+        scores = scores / scale.std
+    # the score at the last token, minus the KL to the reference at every token
+    rewards = kl_shaped_rewards(
+        rollouts.logps,
+        rollouts.ref_logps,
+        scores,
+        rollouts.lengths,
+        rollouts.finished,
+        kl_coef=kl_coef,
+        missing_eos_penalty=ppo.missing_eos_penalty,
     )
-    with base.use(ADAPTER):
-        for minibatch in plan[begun.minibatches :]:
-            position = {"minibatches": begun.minibatches, "sums": dict(sums)}
-            steps.reached({**carried, **position}, tensors)
-            n_tokens = int(rollouts.lengths[minibatch].sum())
-            figures = {
-                "loss/policy": 0.0,
-                "loss/value": 0.0,
-                "clip/fraction": 0.0,
-                "kl/update": 0.0,
-            }
-            for group in pack([rollouts.trees[i] for i in minibatch], packing):
-                steps.raise_if_stopped()
-                indices, logps, values = policy_tables(
-                    base, value_head, group, width, ppo.temperature
-                )
-                rows = [minibatch[i] for i in indices]
-                mask = length_mask(rollouts.lengths[rows], width).to(logps.device)
-                old_logps = rollouts.logps[rows].to(logps.device)
-                policy_tokens = policy_losses(
-                    logps,
-                    old_logps,
-                    begun.advantages[rows].to(logps.device),
-                    cliprange=ppo.cliprange,
-                )
-                value_tokens = value_losses(
-                    values,
-                    rollouts.values[rows].to(logps.device),
-                    begun.returns[rows].to(logps.device),
-                    cliprange_value=ppo.cliprange_value,
-                )
-                share = mask.sum() / n_tokens
-                policy_loss = masked_mean(policy_tokens, mask) * share
-                value_loss = masked_mean(value_tokens, mask) * share
-                loss = policy_loss + ppo.vf_coef * value_loss
-                steps.check_finite(loss)
-                loss.backward()
-                with torch.no_grad():
-                    clipped = clip_fraction(logps, old_logps, mask, cliprange=ppo.cliprange)
-                    moved = masked_mean(approximate_kl(old_logps, logps, "k3"), mask)
-                figures["loss/policy"] += policy_loss.item()
-                figures["loss/value"] += value_loss.item()
-                figures["clip/fraction"] += (clipped * share).item()
-                figures["kl/update"] += (moved * share).item()
-            taken = steps.take(schedule_step=update)
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + value / len(plan)
-            begun.minibatches += 1
-    return sums | taken
+    if ppo.whiten_rewards:
+        rewards = whiten(rewards, rollouts.mask, shift_mean=False)
+    advantages, returns = generalized_advantages(
+        rewards, rollouts.values, rollouts.mask, gamma=ppo.gamma, lam=ppo.lam
+    )
+    return Begun(rollouts, whiten(advantages, rollouts.mask), returns)
 
 
 def episode_order(n_prompts: int, ppo: PPOConfig, seed: int) -> list[list[int]]:
     """Which prompts each update answers: passes over the prompts, each in a drawn order."""
-    needed = ppo.updates * ppo.episodes_per_update
-    passes = -(-needed // n_prompts)
+    size = ppo.episodes_per_update // ppo.samples_per_prompt
+    passes = -(-ppo.updates * size // n_prompts)
     flat = [index for batch in batches(n_prompts, n_prompts, passes, seed) for index in batch]
-    size = ppo.episodes_per_update
     return [flat[update * size : (update + 1) * size] for update in range(ppo.updates)]
 
 
 def longest_trees(prompts: Sequence[PromptRow], ppo: PPOConfig) -> list[Tree]:
-    """The two longest episodes that may come: what packing is proven on must cover them.
+    """The two longest trees that may come: what packing is proven on must cover them.
 
-    Which tokens they hold does not matter to the proof, so the prompt's own are repeated.
+    Which tokens they hold does not matter to the proof, so the prompt's own are repeated; beyond
+    two, nor does how many answers share a prompt.
     """
     longest = sorted(prompts, key=lambda prompt: len(prompt.tokens))[-2:]
     return [
-        Tree(p.tokens, (Branch(tuple(islice(cycle(p.tokens), ppo.max_new_tokens))),))
-        for p in longest
+        Tree(p.tokens, (answer,) * min(ppo.samples_per_prompt, 2))
+        for p in (longest * 2)[:2]
+        for answer in [Branch(tuple(islice(cycle(p.tokens), ppo.max_new_tokens)))]
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from training.engine.data import Branch, PromptRow, Tree
 from training.engine.generation import Generation, generate
 from training.engine.logprobs import row_states, token_logps
 from training.engine.models import Base, ScalarHead
-from training.engine.reward import tree_scores
+from training.engine.reward_sources import Answers, RewardSource, checked_scores
 from training.engine.stopping import raise_if_stopped
 
 #: The tensors of `Rollouts`, and what an answer is made of when they are read back.
@@ -25,7 +26,10 @@ FACTS = ("tokens", "lengths", "finished", "seeds")
 
 @dataclass(frozen=True)
 class Rollouts:
-    """A batch of B answers of at most T tokens. Everything (B, T) is right-padded with 0."""
+    """A batch of B answers of at most T tokens. Everything (B, T) is right-padded with 0.
+
+    Answers stand in the order of (prompt, sample); the answers to one prompt are one tree.
+    """
 
     answers: list[Generation]
     trees: list[Tree]
@@ -55,14 +59,20 @@ class Rollouts:
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor], prompts: Sequence[PromptRow]) -> Rollouts:
-        """The rollouts of `tensors`, which answered these prompts once each."""
+        """The rollouts of `tensors`, which answered these prompts equally often."""
         facts = zip(*(tensors[key].tolist() for key in FACTS), strict=True)
+        several = len(tensors["seeds"]) // len(prompts)
         answers = [
-            Generation(prompt, 0, tuple(tokens[:length]), finished, seed)
-            for prompt, (tokens, length, finished, seed) in enumerate(facts)
+            Generation(*divmod(row, several), tuple(tokens[:length]), finished, seed)
+            for row, (tokens, length, finished, seed) in enumerate(facts)
         ]
-        trees = [Tree(prompts[a.prompt].tokens, (Branch(a.tokens),)) for a in answers]
+        trees = trees_of(prompts, answers)
         return cls(answers, trees, **{name: tensors[name] for name in TABLES})
+
+    def rows(self, trees: Sequence[int]) -> list[int]:
+        """The answers of these trees, in the trees' order."""
+        several = len(self.answers) // len(self.trees)
+        return [tree * several + sample for tree in trees for sample in range(several)]
 
     def metrics(self) -> dict[str, float]:
         return {
@@ -77,13 +87,21 @@ class Rollouts:
 
 @dataclass
 class Begun:
-    """An update and how far it is: its rollouts, the minibatches done, their figures summed."""
+    """An update and how far it is: its rollouts, the minibatches done, their figures summed.
+
+    taken: what the last optimizer step reported.
+    """
 
     rollouts: Rollouts
     advantages: Tensor  # (B, T)
     returns: Tensor  # (B, T)
     minibatches: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    taken: dict[str, float] = field(default_factory=dict)
+
+    def position(self) -> dict[str, Any]:
+        """How far it is, as plain JSON for a checkpoint."""
+        return {"minibatches": self.minibatches, "sums": dict(self.sums), "taken": dict(self.taken)}
 
     def tensors(self) -> dict[str, Tensor]:
         tensors = self.rollouts.tensors()
@@ -103,24 +121,38 @@ class Begun:
             tensors["returns"],
             minibatches=int(checkpoint.state["minibatches"]),
             sums=dict(checkpoint.state["sums"]),
+            taken=dict(checkpoint.state["taken"]),
         )
+
+
+def trees_of(prompts: Sequence[PromptRow], answers: Sequence[Generation]) -> list[Tree]:
+    """One tree for each prompt: its answers share it."""
+    branches: list[list[Branch]] = [[] for _ in prompts]
+    for answer in answers:
+        branches[answer.prompt].append(Branch(answer.tokens))
+    return [Tree(prompt.tokens, tuple(own)) for prompt, own in zip(prompts, branches, strict=True)]
 
 
 def token_table(
     group: Sequence[PackedRow], flat: Sequence[Tensor], width: int
 ) -> tuple[list[int], Tensor]:
-    """Per-token values of single-branch trees as a padded table, with gradient.
+    """Per-token values of a group's answers as a padded table, with gradient.
 
-    flat: for each row (N,). Returns: (indices of the n trees, (n, width))
+    Every tree has the same number of answers. flat: for each row (N,).
+    Returns: (for each of the n lines, which of all answers it is, (n, width))
     """
-    trees: list[int] = []
-    lines: list[Tensor] = []
+    several = 1 + max(part for row in group for _, part in row.branches)
+    answers = [tree * several + part for row in group for tree, part in row.branches]
+    tables = []
     for row, values in zip(group, flat, strict=True):
-        for branch, (tree, _) in enumerate(row.branches):
-            own = values[row.branch_of == branch]
-            lines.append(torch.nn.functional.pad(own, (0, width - len(own))))
-            trees.append(tree)
-    return trees, torch.stack(lines)
+        # the tokens of a branch lie together, and branches follow each other
+        lengths = torch.bincount(row.branch_of, minlength=len(row.branches))
+        starts = (lengths.cumsum(0) - lengths).to(values.device)
+        branch_of = row.branch_of.to(values.device)
+        offsets = torch.arange(len(values), device=values.device) - starts[branch_of]
+        table = values.new_zeros(len(row.branches), width)
+        tables.append(table.index_put((branch_of, offsets), values))
+    return answers, torch.cat(tables)
 
 
 def policy_tables(
@@ -130,7 +162,7 @@ def policy_tables(
     width: int,
     temperature: float,
 ) -> tuple[list[int], Tensor, Tensor]:
-    """Log-probs and values of a group under the active adapter: (tree indices, (n, T), (n, T)).
+    """Log-probs and values of a group under the active adapter: (answers, (n, T), (n, T)).
 
     The value of a token is read from the state that predicts it; without a head it is 0.
     """
@@ -141,8 +173,32 @@ def policy_tables(
         logps.append(token_logps(base, placed, states, temperature))
         predicting = states[placed.sources]
         values.append(head(predicting) if head is not None else torch.zeros_like(logps[-1]))
-    trees, table = token_table(group, logps, width)
-    return trees, table, token_table(group, values, width)[1]
+    answers, table = token_table(group, logps, width)
+    return answers, table, token_table(group, values, width)[1]
+
+
+def value_table(
+    base: Base, head: ScalarHead, group: Sequence[PackedRow], width: int, *, frozen: bool
+) -> tuple[list[int], Tensor]:
+    """Values of a group under the active adapter: (answers, (n, T)).
+
+    frozen: no gradient reaches the adapter, only the head.
+    """
+    values = []
+    for row in group:
+        placed = row.to(base.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            states = row_states(base, placed)[placed.sources]
+        values.append(head(states))
+    return token_table(group, values, width)
+
+
+@dataclass(frozen=True)
+class Critic:
+    """Where values come from: a head on the policy's own states, or on those of an adapter."""
+
+    head: ScalarHead
+    adapter: str | None
 
 
 def roll_out(
@@ -152,17 +208,18 @@ def roll_out(
     *,
     policy: str | None,
     reference: str | None,
-    reward: str,
-    reward_head: ScalarHead,
-    value_head: ScalarHead | None,
+    reward: RewardSource,
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    critic: Critic | None = None,
+    samples_per_prompt: int = 1,
 ) -> Rollouts:
     """Answer with the policy, score the answers, take log-probs of policy and reference.
 
     Log-probs are recomputed in one teacher-forced pass rather than kept from decoding, so that the
-    first update starts at a probability ratio of 1, to rounding.
+    first update starts at a probability ratio of 1, to rounding. Without a critic values are 0.
+    Raises RewardSourceError for a score that is no finite number.
     """
     with base.use(policy):
         answers = generate(
@@ -171,19 +228,23 @@ def roll_out(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seed=seed,
+            samples_per_prompt=samples_per_prompt,
         )
-    trees = [Tree(prompts[a.prompt].tokens, (Branch(a.tokens),)) for a in answers]
-    with base.use(reward):
-        scores = tree_scores(base, reward_head, trees, packing)[:, 0]
+    trees = trees_of(prompts, answers)
+    scores = checked_scores(reward, Answers(prompts, answers, trees, packing))
     width = max(len(answer.tokens) for answer in answers)
-    logps, ref_logps, values = (torch.zeros(len(trees), width) for _ in range(3))
+    logps, ref_logps, values = (torch.zeros(len(answers), width) for _ in range(3))
+    shared = critic.head if critic is not None and critic.adapter is None else None
     with torch.no_grad():
         for group in pack(trees, packing):
             raise_if_stopped()
             with base.use(policy):
-                rows, new, value = policy_tables(base, value_head, group, width, temperature)
+                rows, new, value = policy_tables(base, shared, group, width, temperature)
             with base.use(reference):
                 _, old, _ = policy_tables(base, None, group, width, temperature)
+            if critic is not None and critic.adapter is not None:
+                with base.use(critic.adapter):
+                    _, value = value_table(base, critic.head, group, width, frozen=True)
             logps[rows], ref_logps[rows], values[rows] = new.cpu(), old.cpu(), value.cpu()
     return Rollouts(
         answers=answers,

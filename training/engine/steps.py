@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -53,9 +53,16 @@ class Steps:
         self._due_at = time.monotonic() + (run.config.checkpoint_every_s or math.inf)
         self._named = dict(parameters)
         self._config = config
+        #: Parameters that a gradient has reached in this process.
+        self._reached: set[str] = set()
         self._warmup = math.ceil(total * config.warmup_ratio)
         self._optimizer = make_optimizer(list(self._named.values()), config)
         self._require_room()
+
+    @property
+    def names(self) -> list[str]:
+        """The trained parameters."""
+        return list(self._named)
 
     def _require_room(self) -> None:
         """Raise OutOfSpaceError where the disk will not hold what this run is going to keep."""
@@ -82,13 +89,15 @@ class Steps:
                 "were. A lower optim.lr or a look at the rows of that batch helps most often"
             )
 
-    def take(self, schedule_step: int | None = None) -> dict[str, float]:
+    def take(
+        self, schedule_step: int | None = None, *, resting: Collection[str] = ()
+    ) -> dict[str, float]:
         """Clip, step, zero; returns the rate and the gradient norm as metrics.
 
-        Raises StepZeroError where the first step finds a parameter that no gradient reached.
+        resting: names that this step leaves as they are.
+        Raises StepZeroError where a parameter's first step finds that no gradient reached it.
         """
-        if self.step == 0:
-            self._expect_gradients()
+        self._expect_gradients(resting)
         at = self.step if schedule_step is None else schedule_step
         rate = self._config.lr * linear_schedule(
             at, self.total, self._warmup, self._config.schedule
@@ -108,9 +117,16 @@ class Steps:
         self.step += 1
         return {"optim/lr": rate, "optim/grad_norm": float(norm)}
 
-    def _expect_gradients(self) -> None:
+    def drop(self) -> None:
+        """Forget the gradients of a step that is not taken."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _expect_gradients(self, resting: Collection[str]) -> None:
         """A graph that is cut somewhere trains nothing, and its loss looks like any other."""
-        cut = [name for name, parameter in self._named.items() if parameter.grad is None]
+        known = self._reached | set(resting)
+        first = [name for name in self._named if name not in known]
+        cut = [name for name in first if self._named[name].grad is None]
+        self._reached |= set(first)
         if cut:
             raise StepZeroError(
                 f"{len(cut)} of {len(self._named)} trained parameters got no gradient in the first "
