@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedTokenizerFast,
 )
 
 from training.engine.sources import packaged_gguf
@@ -51,6 +55,40 @@ def save_tiny(
     else:
         model = MistralForCausalLM(MistralConfig(**shape, sliding_window=sliding_window))
     model.save_pretrained(folder)
+    return folder
+
+
+def save_words(folder: Path, words: str, *, seed: int = 0) -> Path:
+    """A random Llama that knows these words and no others: chance finds what a reward asks for.
+
+    Its pad token ends a turn, as on many chat models.
+    """
+    vocabulary = ["<end>", "<user>", "<bot>", *words.split()]
+    model = WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="<user>")
+    inner = Tokenizer(model)
+    inner.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="<end>", pad_token="<end>", unk_token="<user>"
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<user> ' if m.role == 'user' else '<bot> ' }}"
+        "{{ m.content }} <end> {% endfor %}{% if add_generation_prompt %}<bot> {% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.08,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
 
