@@ -65,7 +65,7 @@ def data_lines(run: Run) -> dict[str, list[str]]:
     test = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TEST))
     if run.method == Run.Method.SFT:
         return {"train": [conversation_line(line) for line in train]}
-    if run.method == Run.Method.PPO:
+    if run.is_online:
         prompts = {}
         for line in train:
             row = json.loads(line)
