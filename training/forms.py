@@ -21,10 +21,29 @@ METHODS = {
         "DPO",
         "Learns from preferred and rejected answers directly. Stable and quick; start here.",
     ),
+    Round.Method.KTO: (
+        "KTO",
+        "Learns from answers that were liked or disliked, each by itself; for noisy or one-sided "
+        "labels.",
+    ),
+    Round.Method.ORPO: (
+        "ORPO",
+        "Imitates preferred answers and pushes rejected ones away in one pass. Needs no reference.",
+    ),
     Round.Method.PPO: (
         "PPO",
         "The policy answers, the reward model scores, the policy follows. Slower; it can go beyond "
         "the answers in the data.",
+    ),
+    Round.Method.GRPO: (
+        "GRPO",
+        "Several answers to each prompt compete for the reward model's score. Simpler than PPO: "
+        "no value to learn.",
+    ),
+    Round.Method.RLOO: (
+        "RLOO",
+        "As GRPO, but each answer is measured against the mean of the others. Few settings, "
+        "unbiased.",
     ),
     Round.Method.SFT: (
         "SFT only",

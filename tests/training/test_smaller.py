@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training.engine.config import from_dict, to_dict
+from training.engine.config import ONLINE_METHODS, from_dict, to_dict
 from training.management.commands.launch_round import lay_over
 from training.services.presets import STAGES, merged
 from training.services.smaller import (
@@ -22,8 +22,8 @@ from training.services.smaller import (
 def engine_config(method: str, **more: Any) -> dict[str, Any]:
     """What a run of this stage is launched with when nothing was asked for."""
     config = merged(method, more) | {"method": method, "base": {"source": "demo"}}
-    if method == "ppo":
-        config["ppo"]["reward_adapter"] = "/r"
+    if method in ONLINE_METHODS:
+        config[method]["reward_adapter"] = "/r"
     if method == "evaluate":
         config["evaluate"]["policy_adapter"] = "/p"
     return to_dict(from_dict(config))
@@ -52,6 +52,17 @@ def test_ppo_writes_fewer_and_shorter_answers() -> None:
     # 32 answers are written at once however many an update has: fewer than that is what helps.
     many = smaller_settings(engine_config("ppo", ppo={"episodes_per_update": 128}))
     assert [c.after for c in many if c.name == "ppo.episodes_per_update"] == [16]
+
+
+def test_trl_takes_a_batch_whole_so_a_smaller_one_helps() -> None:
+    kto = {c.name: (c.before, c.after) for c in smaller_settings(engine_config("kto"))}
+    assert kto["optim.batch_size"] == (8, 4)
+    assert "row_budget" not in kto
+    grpo = {c.name: (c.before, c.after) for c in smaller_settings(engine_config("grpo"))}
+    assert grpo["grpo.minibatch_size"] == (8, 4)
+    assert grpo["grpo.eval_prompts"] == (16, 2)
+    assert grpo["grpo.max_new_tokens"] == (40, 20)
+    assert "data.max_length" not in grpo
 
 
 def test_what_never_trains_keeps_its_activations_rule() -> None:

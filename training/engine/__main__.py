@@ -44,7 +44,11 @@ METHODS = {
     "sft": "training.engine.sft",
     "reward": "training.engine.reward",
     "dpo": "training.engine.dpo",
+    "kto": "training.engine.kto",
+    "orpo": "training.engine.orpo",
     "ppo": "training.engine.ppo",
+    "grpo": "training.engine.grpo",
+    "rloo": "training.engine.rloo",
     "evaluate": "training.engine.evaluate",
     "sample": "training.engine.sampling",
 }
@@ -295,7 +299,7 @@ def publish(
     result |= {
         "seconds": round(time.monotonic() - started, 2),
         "peak_mb": round(peak_mb(), 1),
-        "versions": versions(),
+        "versions": versions(run.config.method),
         "config_sha256": run.config_sha256,
         "data_sha256": run.data_sha256(),
     }

@@ -22,10 +22,17 @@ TIE_MODELS = ("rao_kupper", "davidson")
 TIES = ("skip", "half", *TIE_MODELS)
 NORMALIZE = ("none", "mean", "mean_std")
 PPO_VALUES = ("shared_head", "own_adapter")
-METHODS = ("sft", "reward", "dpo", "ppo", "evaluate", "sample")
 #: PyTorch's AdamW, and those of bitsandbytes: moments in 8 bits (arXiv 2110.02861), paged to the
 #: processor's memory where the device's is full (arXiv 2305.14314, section 3), or both.
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
+GRPO_LOSSES = ("dapo", "grpo", "bnpo", "dr_grpo")
+METHODS = (
+    "sft", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo", "evaluate", "sample",
+)  # fmt: skip
+#: Methods whose loss is computed by TRL's own trainers.
+TRL_METHODS = ("kto", "orpo", "grpo", "rloo")
+#: Methods in which the policy answers prompts and a reward adapter scores the answers.
+ONLINE_METHODS = ("ppo", "grpo", "rloo")
 
 
 def check(condition: bool, name: str, value: object, allowed: str) -> None:
@@ -79,7 +86,7 @@ class AdapterConfig:
     use_rslora: bool = False
     """Multiply the update by alpha / sqrt(r) instead of alpha / r (rsLoRA, arXiv 2312.03732)."""
     init_from: str | None = None
-    """Folder of the adapter to start from; for DPO and PPO also the reference."""
+    """Folder of the adapter to start from; for DPO, KTO, PPO, GRPO and RLOO also the reference."""
 
     def __post_init__(self) -> None:
         check(1 <= self.r <= 1024, "adapter.r", self.r, "1 to 1024")
@@ -99,7 +106,7 @@ class DataConfig:
     test: str = "data/test.jsonl"
     """Held-out rows."""
     prompts: str = "data/prompts.jsonl"
-    """Prompts for ppo and sample."""
+    """Prompts for ppo, grpo, rloo and sample."""
     max_length: int = 1024
     """Tokens of prompt and response together; longer responses are cut (and counted)."""
     max_prompt_length: int = 512
@@ -421,6 +428,138 @@ class PPOConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KTOConfig:
+    """Kahneman-Tversky optimization through TRL (arXiv 2402.01306)."""
+
+    beta: float = 0.1
+    """Strength of the pull to the reference."""
+    desirable_weight: float = 1.0
+    """Weight of desirable answers; where they are fewer, raise it (equation 8 of the paper)."""
+    undesirable_weight: float = 1.0
+    """Weight of undesirable answers."""
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "desirable_weight", "undesirable_weight"):
+            value = getattr(self, name)
+            check(value > 0.0, f"kto.{name}", value, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ORPOConfig:
+    """Odds-ratio preference optimization through TRL (arXiv 2403.07691)."""
+
+    beta: float = 0.1
+    """Weight of the odds-ratio term beside the likelihood (the paper's lambda)."""
+
+    def __post_init__(self) -> None:
+        check(self.beta > 0.0, "orpo.beta", self.beta, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+    """What GRPO and RLOO have in common: answers to prompts, scored by a reward adapter."""
+
+    reward_adapter: str
+    """Folder of the reward adapter that scores the answers."""
+    updates: int = 8
+    """Rollout-and-update turns."""
+    prompts_per_update: int = 2
+    """Prompts answered per update (optim.batch_size and optim.epochs are not used)."""
+    samples_per_prompt: int = 4
+    """Answers to each prompt, which are compared with each other."""
+    max_new_tokens: int = 48
+    """Longest response in tokens."""
+    temperature: float = 1.0
+    """Sampling temperature; logits are divided by it in policy and reference alike."""
+    epochs: int = 1
+    """Passes over the answers of an update."""
+    minibatch_size: int = 8
+    """Answers per optimizer step; memory grows with it. Divides an update's answers."""
+    beta: float = 0.05
+    """Weight of the KL to the reference; 0 leaves it out."""
+    epsilon: float = 0.2
+    """How far the probability ratio may leave 1."""
+    missing_eos_penalty: float = 1.0
+    """Taken from the score of a response that was cut before it ended itself."""
+    eval_prompts: int = 16
+    """Prompts on which reward and KL are measured before and after."""
+
+    @property
+    def answers_per_update(self) -> int:
+        return self.prompts_per_update * self.samples_per_prompt
+
+    @property
+    def minibatches(self) -> int:
+        """Optimizer steps of one pass over an update's answers."""
+        return self.answers_per_update // self.minibatch_size
+
+    def check_online(self, section: str) -> None:
+        """Raise a ConfigError for a field out of range; `section` names it in messages."""
+        adapter = f"{section}.reward_adapter"
+        check(bool(self.reward_adapter), adapter, self.reward_adapter, "a folder")
+        for name in (
+            "updates",
+            "prompts_per_update",
+            "max_new_tokens",
+            "epochs",
+            "minibatch_size",
+            "eval_prompts",
+        ):
+            value = getattr(self, name)
+            check(1 <= value <= 100_000, f"{section}.{name}", value, "1 to 100000")
+        check(
+            2 <= self.samples_per_prompt <= 1024,
+            f"{section}.samples_per_prompt",
+            self.samples_per_prompt,
+            "2 to 1024 (an answer is compared with the others to its prompt)",
+        )
+        check(
+            self.answers_per_update % self.minibatch_size == 0,
+            f"{section}.minibatch_size",
+            self.minibatch_size,
+            f"a divisor of the {self.answers_per_update} answers of an update",
+        )
+        for name in ("temperature", "epsilon"):
+            value = getattr(self, name)
+            check(value > 0.0, f"{section}.{name}", value, "above 0")
+        for name in ("beta", "missing_eos_penalty"):
+            value = getattr(self, name)
+            check(value >= 0.0, f"{section}.{name}", value, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOConfig(OnlineConfig):
+    """Group relative policy optimization through TRL (arXiv 2402.03300)."""
+
+    loss: str = "dapo"
+    """How tokens are averaged: dapo (all tokens of the update alike), grpo (per answer first, as
+    in the paper), bnpo (all tokens of the minibatch alike), dr_grpo (by a constant length)."""
+    scale_rewards: str = "group"
+    """Divide advantages by the standard deviation of the group or the batch; none: not at all."""
+
+    def __post_init__(self) -> None:
+        self.check_online("grpo")
+        check(self.loss in GRPO_LOSSES, "grpo.loss", self.loss, ", ".join(GRPO_LOSSES))
+        check(
+            self.scale_rewards in ("group", "batch", "none"),
+            "grpo.scale_rewards",
+            self.scale_rewards,
+            "group, batch, none",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLOOConfig(OnlineConfig):
+    """REINFORCE leave-one-out through TRL (arXiv 2402.14740)."""
+
+    normalize_advantages: bool = False
+    """Scale the advantages of an update to mean 0 and variance 1."""
+
+    def __post_init__(self) -> None:
+        self.check_online("rloo")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Measurements on held-out rows; each part runs where its adapter is given."""
 
@@ -489,7 +628,7 @@ class RunConfig:
     schema: int = SCHEMA
     """Version of this layout; a newer one is refused."""
     method: str
-    """sft, reward, dpo, ppo, evaluate or sample."""
+    """sft, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate or sample."""
     seed: int = 0
     """Seed of every random draw."""
     threads: int = 2
@@ -513,7 +652,11 @@ class RunConfig:
     sft: SFTConfig | None = None
     reward: RewardConfig | None = None
     dpo: DPOConfig | None = None
+    kto: KTOConfig | None = None
+    orpo: ORPOConfig | None = None
     ppo: PPOConfig | None = None
+    grpo: GRPOConfig | None = None
+    rloo: RLOOConfig | None = None
     evaluate: EvaluateConfig | None = None
     sample: SampleConfig | None = None
 
@@ -535,10 +678,15 @@ class RunConfig:
         check(
             given == [self.method], "method sections", given, f"the section {self.method!r} alone"
         )
-        if self.method not in ("sft", "reward", "dpo"):
+        if self.method not in ("sft", "reward", "dpo", "kto", "orpo"):
             # a setting that would not be obeyed is refused rather than passed over
-            asked = self.optim.max_steps
-            check(asked is None, "optim.max_steps", asked, "null here (PPO has ppo.updates)")
+            asked, instead = self.optim.max_steps, "null here"
+            if self.method in ONLINE_METHODS:
+                instead += f" ({self.method.upper()} has {self.method}.updates)"
+            check(asked is None, "optim.max_steps", asked, instead)
+        if self.method == "kto":
+            size = self.optim.batch_size
+            check(size >= 2, "optim.batch_size", size, "2 or more (KTO compares within a batch)")
         if self.method in ("evaluate", "sample"):
             optimizer = self.optim.optimizer
             check(optimizer == "adamw", "optim.optimizer", optimizer, "adamw here, where none runs")
@@ -548,15 +696,19 @@ class RunConfig:
         if self.method == "evaluate":
             start = self.adapter.init_from
             check(start is None, "adapter.init_from", start, "null; use evaluate.policy_adapter")
-        if self.method in ("reward", "dpo", "ppo"):
+        if self.method in ("reward", "dpo", "ppo", *TRL_METHODS):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
 
     def _check_full(self) -> None:
         """Raise ConfigError for what cannot be, or would be passed over, where no adapter is."""
-        if self.method == "ppo":
+        if self.method in ONLINE_METHODS:
             raise ConfigError(
-                "tuning is 'full'; allowed for ppo: lora, because policy, reference and reward "
-                "model are adapters on the one base, which has to stay as it is"
+                f"tuning is 'full'; allowed for {self.method}: lora, because policy, reference and "
+                "reward model are adapters on the one base, which has to stay as it is"
+            )
+        if self.method in TRL_METHODS:
+            raise ConfigError(
+                f"tuning is 'full'; allowed for {self.method}: lora (full trains sft, reward, dpo)"
             )
         if self.method in ("evaluate", "sample"):
             raise ConfigError(
@@ -593,7 +745,7 @@ def from_dict(data: Any) -> RunConfig:
             "version; go on with that one"
         )
     method = data.get("method")
-    if method in METHODS and method != "ppo":
+    if method in METHODS and method not in ONLINE_METHODS:
         data = {
             method: {},
             **data,

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from training.engine.config import BaseConfig, PPOConfig, from_dict, to_dict
+from training.engine.config import TRL_METHODS, BaseConfig, PPOConfig, from_dict, to_dict
 from training.engine.errors import BaseModelError, ConfigError, RunFolderError
 from training.engine.files import adapter_digest, write_file_once
 from training.engine.rundir import RunDir
@@ -49,7 +49,7 @@ def compare_inputs(run: RunDir) -> None:
         "adapters": adapters_of(run, before),
         "threads": run.config.threads,
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions(run.config.method),
     }
     if before is not None:
         compare_models(before, run.inputs)
@@ -183,8 +183,11 @@ def short(digest: str) -> str:
     return f"{digest[:8]}…"
 
 
-def versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "peft", "bitsandbytes")
+def versions(method: str) -> dict[str, str]:
+    """Of the packages that the method's numbers depend on."""
+    packages = ["torch", "transformers", "peft", "bitsandbytes"]
+    if method in TRL_METHODS:
+        packages += ["trl", "accelerate"]
     return {name: version(name) for name in packages}
 
 

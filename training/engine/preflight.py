@@ -35,7 +35,7 @@ def announce(run: RunDir, base: Base, *, total_steps: int, rows: int, trainable:
         trainable_parameters=trainable,
         layers_4bit=count_layers(base.model, "nf4"),
         layers_8bit=count_layers(base.model, "int8"),
-        versions=versions(),
+        versions=versions(run.config.method),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.selectors.quality import project_agreement
+from training.engine.config import ONLINE_METHODS
 from training.engine.files import REWARD_SCALE
 from training.export.facts import (
     BaseModel,
@@ -25,6 +26,10 @@ METHODS = {
     "sft": "supervised fine-tuning on chosen responses",
     "reward": "training a pairwise reward model (Bradley-Terry)",
     "dpo": "Direct Preference Optimization (DPO)",
+    "kto": "Kahneman-Tversky Optimization (KTO), by TRL",
+    "orpo": "Odds-Ratio Preference Optimization (ORPO), by TRL",
+    "grpo": "Group Relative Policy Optimization (GRPO), by TRL, against a learned reward model",
+    "rloo": "REINFORCE leave-one-out (RLOO), by TRL, against a learned reward model",
     "ppo": "Proximal Policy Optimization (PPO) against a learned reward model",
 }
 
@@ -216,7 +221,8 @@ def lineage_lines(version: ModelVersion) -> str:
             f"agreement: {trust}"
         )
     if reward is not None:
-        use = "maximised" if round is not None and round.method == "ppo" else "used in evaluation"
+        online = round is not None and round.method in ONLINE_METHODS
+        use = "maximised" if online else "used in evaluation"
         steps.append(f"reward model ({use}): {reward.name}, sha256 `{reward.digest}`")
     if version.parent is not None:
         parent = named(version.parent) or {}

@@ -13,7 +13,9 @@ from training.models import ModelVersion, Round, Run
 #: The Hub id of the packaged demo base, which is the same model as a GGUF file.
 DEMO_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 #: Config sections of a run that are told; `base` and paths are told in other words.
-TOLD = ("optim", "adapter", "data", "sft", "reward", "dpo", "ppo")
+TOLD = (
+    "optim", "adapter", "data", "sft", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def snapshot_of(version: ModelVersion) -> Snapshot | None:
 
 
 def reward_model_of(version: ModelVersion) -> ModelVersion | None:
-    """The reward model that PPO maximised, and that judged the others in evaluation."""
+    """The reward model that a policy maximised, and that judged the others in evaluation."""
     round = round_of(version)
     if version.kind == ModelVersion.Kind.REWARD or round is None:
         return None

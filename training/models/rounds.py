@@ -19,7 +19,11 @@ class Round(models.Model):
     class Method(models.TextChoices):
         SFT = "sft", "SFT only"
         DPO = "dpo", "DPO"
+        KTO = "kto", "KTO"
+        ORPO = "orpo", "ORPO"
         PPO = "ppo", "PPO"
+        GRPO = "grpo", "GRPO"
+        RLOO = "rloo", "RLOO"
 
     class State(models.TextChoices):
         DRAFT = "draft", "Draft"
@@ -45,7 +49,7 @@ class Round(models.Model):
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="rounds")
     number = models.PositiveIntegerField()
     snapshot = models.ForeignKey(Snapshot, on_delete=models.PROTECT, related_name="rounds")
-    method = models.CharField(max_length=3, choices=Method.choices)
+    method = models.CharField(max_length=4, choices=Method.choices)
     state = models.CharField(max_length=16, choices=State.choices, default=State.DRAFT)
     #: Where the policy starts and what it is compared with (a base or an earlier policy).
     reference = models.ForeignKey(
@@ -83,7 +87,8 @@ class Round(models.Model):
             ),
             models.UniqueConstraint(fields=["project", "number"], name="round_number_once"),
             models.CheckConstraint(
-                condition=models.Q(method__in=["sft", "dpo", "ppo"]), name="round_method"
+                condition=models.Q(method__in=["sft", "dpo", "kto", "orpo", "ppo", "grpo", "rloo"]),
+                name="round_method",
             ),
             models.CheckConstraint(
                 condition=models.Q(

@@ -6,6 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 from rlhf_platform.accounts.models import Workspace
+from training.engine.config import ONLINE_METHODS
 from training.models.rounds import Round
 
 
@@ -16,7 +17,11 @@ class Run(models.Model):
         SFT = "sft", "Supervised fine-tuning"
         REWARD = "reward", "Reward model"
         DPO = "dpo", "DPO"
+        KTO = "kto", "KTO"
+        ORPO = "orpo", "ORPO"
         PPO = "ppo", "PPO"
+        GRPO = "grpo", "GRPO"
+        RLOO = "rloo", "RLOO"
         EVALUATE = "evaluate", "Evaluation"
         SAMPLE = "sample", "Sampling"
 
@@ -51,7 +56,18 @@ class Run(models.Model):
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(
-                    method__in=["sft", "reward", "dpo", "ppo", "evaluate", "sample"]
+                    method__in=[
+                        "sft",
+                        "reward",
+                        "dpo",
+                        "kto",
+                        "orpo",
+                        "ppo",
+                        "grpo",
+                        "rloo",
+                        "evaluate",
+                        "sample",
+                    ]
                 ),
                 name="run_method",
             )
@@ -59,6 +75,11 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"run {self.pk} ({self.method})"
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the policy answers and a reward model scores while it trains."""
+        return self.method in ONLINE_METHODS
 
 
 class RunEvent(models.Model):

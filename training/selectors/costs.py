@@ -12,9 +12,15 @@ from django.utils import timezone
 
 from annotate.models import Snapshot
 from rlhf_platform.accounts.models import Workspace
+from training.engine.config import ONLINE_METHODS
 from training.models import JobEvent, Run, RunEvent
 from training.services.presets import STAGES
 
+#: Stages whose steps a launch is told beforehand.
+TRAINED = (
+    Run.Method.REWARD, Run.Method.DPO, Run.Method.KTO, Run.Method.ORPO, Run.Method.PPO,
+    Run.Method.GRPO, Run.Method.RLOO, Run.Method.SFT,
+)  # fmt: skip
 #: Earlier runs whose pace a launch's hint rests on.
 REMEMBERED = 5
 
@@ -75,13 +81,15 @@ def launch_hints(*, workspace: Workspace, snapshot: Snapshot | None) -> list[Hin
     if snapshot is None:
         return []
     hints = []
-    for method in (Run.Method.REWARD, Run.Method.DPO, Run.Method.PPO, Run.Method.SFT):
+    for method in TRAINED:
         preset = STAGES[method]
-        if method == Run.Method.PPO:
-            steps = int(preset["ppo"]["updates"])
+        if method in ONLINE_METHODS:
+            steps = int(preset[method]["updates"])
         else:
             optim = preset["optim"]
-            steps = math.ceil(snapshot.n_train / optim["batch_size"]) * int(optim["epochs"])
+            # KTO learns from the two answers of a pair one by one
+            rows = snapshot.n_train * (2 if method == Run.Method.KTO else 1)
+            steps = math.ceil(rows / optim["batch_size"]) * int(optim["epochs"])
         results = Run.objects.filter(
             workspace=workspace, method=method, result__status="done"
         ).order_by("-pk")[:REMEMBERED]

@@ -9,7 +9,7 @@ from typing import Any
 from training.engine.metrics import METRICS
 from training.models import Run
 
-#: Figures measured on the answers that an evaluation or PPO generated, not on held-out pairs.
+#: Figures measured on answers that a policy wrote, not on held-out pairs.
 GENERATED = ("reward/mean", "kl/", "length/", "eos/", "entropy")
 
 
@@ -74,7 +74,10 @@ def run_measures(run: Run) -> list[Measure]:
 
 
 #: The one figure by which a version is known in a list, in order of preference.
-HEADLINES = ("reward/accuracy", "dpo/accuracy_after", "reward/mean_after", "loss/train")
+HEADLINES = (
+    "reward/accuracy", "dpo/accuracy_after", "orpo/accuracy_after", "reward/mean_after",
+    "loss/train",
+)  # fmt: skip
 
 
 def headline(metrics: Mapping[str, Any]) -> Measure | None:

@@ -23,7 +23,10 @@ STAGE_NAMES = {
     "sample_reference": "old answers",
 }
 #: Methods whose metrics are curves; the others report once.
-TRAINED = (Run.Method.SFT, Run.Method.REWARD, Run.Method.DPO, Run.Method.PPO)
+TRAINED = (
+    Run.Method.SFT, Run.Method.REWARD, Run.Method.DPO, Run.Method.KTO, Run.Method.ORPO,
+    Run.Method.PPO, Run.Method.GRPO, Run.Method.RLOO,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def data_lines(run: Run) -> dict[str, list[str]]:
     train = snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TRAIN)
     if run.method == Run.Method.SFT:
         return {"train": [conversation_line(line) for line in train]}
-    if run.method == Run.Method.PPO:
+    if run.is_online:
         prompts = {}
         for line in train:
             row = json.loads(line)

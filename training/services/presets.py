@@ -28,6 +28,16 @@ STAGES: dict[str, dict[str, Any]] = {
         "row_budget": 512,
         "dpo": {"beta": 0.1},
     },
+    "kto": {
+        "optim": {"lr": 1e-4, "batch_size": 8, "epochs": 1},
+        "row_budget": 512,
+        "kto": {"beta": 0.1},
+    },
+    "orpo": {
+        "optim": {"lr": 1e-4, "batch_size": 4, "epochs": 1},
+        "row_budget": 512,
+        "orpo": {"beta": 0.1},
+    },
     "ppo": {
         "optim": {"lr": 1e-4, "adam_eps": 1e-5, "warmup_ratio": 0.0},
         "row_budget": 512,
@@ -37,6 +47,28 @@ STAGES: dict[str, dict[str, Any]] = {
             "max_new_tokens": 40,
             "epochs": 2,
             "kl_coef": 0.05,
+        },
+    },
+    "grpo": {
+        "optim": {"lr": 1e-4, "adam_eps": 1e-5, "warmup_ratio": 0.0},
+        "row_budget": 512,
+        "grpo": {
+            "updates": 8,
+            "prompts_per_update": 2,
+            "samples_per_prompt": 4,
+            "max_new_tokens": 40,
+            "beta": 0.05,
+        },
+    },
+    "rloo": {
+        "optim": {"lr": 1e-4, "adam_eps": 1e-5, "warmup_ratio": 0.0},
+        "row_budget": 512,
+        "rloo": {
+            "updates": 8,
+            "prompts_per_update": 2,
+            "samples_per_prompt": 4,
+            "max_new_tokens": 40,
+            "beta": 0.05,
         },
     },
     "evaluate": {"row_budget": 512, "evaluate": {"generate": 8, "max_new_tokens": 40}},

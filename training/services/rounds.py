@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from training.engine.config import from_dict, to_dict
+from training.engine.config import ONLINE_METHODS, from_dict, to_dict
 from training.engine.errors import ConfigError
 from training.errors import CannotLaunch, IllegalTransition
 from training.models import Job, ModelVersion, Round, Run
@@ -121,7 +121,7 @@ def stage_config(round: Round, stage: str, *, rehearsal: bool = False) -> dict[s
         raise CannotLaunch(f"{stage}.{method} must be an object of settings, not {section!r}")
     if stage in ("sft", "policy"):
         config["adapter"]["init_from"] = adapter_folder(start)
-    if method == "ppo":
+    if method in ONLINE_METHODS:
         section["reward_adapter"] = made(round.reward_version)
     elif stage == "evaluate":
         section["policy_adapter"] = made(round.policy_version)

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.engine.config import PPOConfig, RunConfig, from_dict
+from training.engine.config import ONLINE_METHODS, TRL_METHODS, PPOConfig, RunConfig, from_dict
 from training.engine.errors import ConfigError
 
 #: Methods that hold activations for a backward pass.
-TRAINED = ("sft", "reward", "dpo", "ppo")
+TRAINED = ("sft", "reward", "dpo", "ppo", *TRL_METHODS)
 #: The engine writes answers in batches of so many (training/engine/generation.py).
 ANSWERS_AT_ONCE = 32
 #: Below these a setting saves next to nothing.
@@ -50,10 +50,11 @@ def smaller_settings(config: Mapping[str, Any]) -> list[Change]:
         asked = from_dict(dict(config))
     except ConfigError:
         return []
-    # A smaller batch or minibatch would not help: the engine goes through a batch row by row, so
-    # its memory is that of one row, which row_budget bounds.
+    # A smaller batch or minibatch would not help our own methods: the engine goes through a batch
+    # row by row, so its memory is that of one row, which row_budget bounds. TRL takes it whole.
     proposals = [
-        recompute(asked), shorter_rows(asked), four_bits(asked), fewer_answers(asked),
+        recompute(asked), shorter_rows(asked), smaller_batch(asked), smaller_minibatch(asked),
+        four_bits(asked), fewer_answers(asked),
         measured_prompts(asked), shorter_texts(asked), shorter_prompts(asked),
         shorter_answers(asked),
     ]  # fmt: skip
@@ -71,12 +72,34 @@ def recompute(asked: RunConfig) -> Change | None:
 
 
 def shorter_rows(asked: RunConfig) -> Change | None:
-    if asked.method == "sample" or asked.row_budget <= LEAST_ROW_BUDGET:
+    if asked.method in ("sample", *TRL_METHODS) or asked.row_budget <= LEAST_ROW_BUDGET:
         return None
     return Change(
         "row_budget", asked.row_budget, max(LEAST_ROW_BUDGET, asked.row_budget // 2),
         "Fewer tokens go through the model at once. Slower; the result is the same to rounding. "
         "A single text that is longer still goes through whole.", same_result=True,
+    )  # fmt: skip
+
+
+def smaller_batch(asked: RunConfig) -> Change | None:
+    """TRL's KTO and ORPO go through a batch at once; KTO needs two answers in it."""
+    least = {"kto": 4, "orpo": 2}.get(asked.method)
+    if least is None or asked.optim.batch_size < least:
+        return None
+    return Change(
+        "optim.batch_size", asked.optim.batch_size, asked.optim.batch_size // 2,
+        "Fewer rows go through the model at once. More and noisier steps.",
+    )  # fmt: skip
+
+
+def smaller_minibatch(asked: RunConfig) -> Change | None:
+    """TRL's GRPO and RLOO go through a minibatch at once."""
+    online = asked.grpo or asked.rloo
+    if online is None or online.minibatch_size % 2:
+        return None
+    return Change(
+        f"{asked.method}.minibatch_size", online.minibatch_size, online.minibatch_size // 2,
+        "Fewer answers go through the model at once. More and noisier steps.",
     )  # fmt: skip
 
 
@@ -108,17 +131,24 @@ def fewer_answers(asked: RunConfig) -> Change | None:
 
 
 def measured_prompts(asked: RunConfig) -> Change | None:
-    if asked.ppo is None or asked.ppo.eval_prompts <= half_at_once(asked.ppo):
+    online = asked.grpo or asked.rloo
+    if asked.ppo is not None:
+        before, after = asked.ppo.eval_prompts, half_at_once(asked.ppo)
+    elif online is not None:
+        before, after = online.eval_prompts, online.prompts_per_update
+    else:
+        return None
+    if before <= after:
         return None
     return Change(
-        "ppo.eval_prompts", asked.ppo.eval_prompts, half_at_once(asked.ppo),
+        f"{asked.method}.eval_prompts", before, after,
         "The measurement before and after answers as few prompts at once as an update. Its figures "
         "are less certain.",
     )  # fmt: skip
 
 
 def shorter_texts(asked: RunConfig) -> Change | None:
-    if asked.method in ("ppo", "sample") or asked.data.max_length <= LEAST_LENGTH:
+    if asked.method in ("sample", *ONLINE_METHODS) or asked.data.max_length <= LEAST_LENGTH:
         return None
     return Change(
         "data.max_length", asked.data.max_length, max(LEAST_LENGTH, asked.data.max_length // 2),
@@ -128,7 +158,7 @@ def shorter_texts(asked: RunConfig) -> Change | None:
 
 def shorter_prompts(asked: RunConfig) -> Change | None:
     before = asked.data.max_prompt_length
-    if asked.method in ("ppo", "sample"):
+    if asked.method in ("sample", *ONLINE_METHODS):
         after = max(LEAST_LENGTH // 2, before // 2)
     else:  # a prompt has to leave room for an answer in the shorter texts proposed above
         texts = shorter_texts(asked)
@@ -142,7 +172,7 @@ def shorter_prompts(asked: RunConfig) -> Change | None:
 
 
 def shorter_answers(asked: RunConfig) -> Change | None:
-    section = asked.ppo or asked.sample or asked.evaluate
+    section = asked.ppo or asked.grpo or asked.rloo or asked.sample or asked.evaluate
     if section is None or section.max_new_tokens <= LEAST_NEW_TOKENS:
         return None
     if asked.evaluate is not None and not asked.evaluate.generate:

@@ -44,7 +44,7 @@ def test_a_round_is_launched_and_read(world: World) -> None:
         ({"reference": 999}, "reference"),
         ({"fresh_prompts": 999}, "fresh_prompts"),
         ({"reward_version": 999}, "reward_version"),
-        ({"method": "grpo"}, "method"),
+        ({"method": "best_of_n"}, "method"),
         ({"config": []}, "config"),
         ({"config": {"policy": {"x": "\0"}}}, "config"),
         ({"config": {"a": {"b": {"c": {"d": {"e": {"f": {"g": 1}}}}}}}}, "config"),
