@@ -25,6 +25,7 @@ from torch import Tensor
 from training.engine.batching import Packing, pack
 from training.engine.config import DPOConfig
 from training.engine.data import Pair, encode_pairs
+from training.engine.held_out import HeldOut
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import group_logps, response_logps
 from training.engine.losses import accuracy, dpo_losses
@@ -125,6 +126,7 @@ def train(run: RunDir) -> dict[str, Any]:
     """Train the policy adapter on data.train, measure on data.test, save. Returns the result."""
     config = run.config
     assert config.dpo is not None  # noqa: S101 - the config guarantees it
+    beta = config.dpo.beta
     seed_everything(config)
     run.events.write("phase", name="load")
     base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
@@ -159,8 +161,18 @@ def train(run: RunDir) -> dict[str, Any]:
             before = held_out_margins(base, held_out, held_out_refs, packing, beta=config.dpo.beta)
             metrics["dpo/margin_before"] = sum(before) / len(before)
         kept = {"margin_before": metrics.get("dpo/margin_before", 0.0)}
+        watched = HeldOut(
+            run,
+            steps,
+            held_out,
+            lambda some: held_out_margins(
+                base, some, held_out_refs[: len(some)], packing, beta=beta
+            ),
+            total=len(plan),
+        )
         run.events.write("phase", name="train")
         for batch in plan[steps.step :]:
+            on_held_out = watched.values()
             chosen = [pairs[index] for index in batch]
             losses, margins = torch.zeros(len(batch)), torch.zeros(len(batch))
             seen = torch.zeros(len(batch), 2)
@@ -207,11 +219,15 @@ def train(run: RunDir) -> dict[str, Any]:
                 "dpo/accuracy": accuracy(margins).item(),
                 "logps/chosen": seen[:, 0].mean().item(),
                 "logps/rejected": seen[:, 1].mean().item(),
+                "logps/chosen_change": (
+                    (seen - references[batch])[:, 0].sum() / lengths[:, 0].sum()
+                ).item(),
                 "loss/nll": -(seen[:, 0].sum() / lengths[:, 0].sum()).item(),
             }
-            run.events.metrics(steps.step, values | taken)
+            run.events.metrics(steps.step, values | taken | on_held_out)
             steps.progress()
-            steps.reached(kept)
+            if steps.reached(kept):
+                break
 
         if held_out:
             run.events.write("phase", name="evaluate")

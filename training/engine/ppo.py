@@ -12,12 +12,14 @@ Follows Schulman et al. 2017 (arXiv 1707.06347) and Huang et al. 2024 (arXiv 240
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from itertools import cycle, islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from training.engine.advantages import (
     approximate_kl,
@@ -34,14 +36,15 @@ from training.engine.advantages import (
 from training.engine.batching import Packing, pack
 from training.engine.config import PPOConfig
 from training.engine.controllers import KLController, RunningScale
-from training.engine.data import Branch, PromptRow, Tree, encode_prompts
-from training.engine.dpo import ADAPTER, add_policy
+from training.engine.data import Branch, Pair, PromptRow, Tree, encode_prompts
+from training.engine.dpo import ADAPTER, add_policy, held_out_margins, reference_logps
 from training.engine.errors import StepZeroError
 from training.engine.generation import text_of
+from training.engine.held_out import HeldOut
 from training.engine.models import Base, ScalarHead, load_base
 from training.engine.preflight import TOLERANCE, announce, choose_packing, seed_everything
 from training.engine.reward import ADAPTER as REWARD
-from training.engine.reward import attach
+from training.engine.reward import attach, test_pairs
 from training.engine.rollouts import Begun, Rollouts, policy_tables, roll_out
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps, batches
@@ -60,6 +63,7 @@ def train(run: RunDir) -> dict[str, Any]:
     base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
     rows = run.rows(config.data.prompts)
     prompts = encode_prompts(base, rows, config.data, run.events, max_new_tokens=ppo.max_new_tokens)
+    pairs = watched_pairs(run, base)
     reference = add_policy(run, base)
     reward_head = attach(base, ppo.reward_adapter)
     value_head = ScalarHead(base.hidden_size, std=0.0).to(base.device)
@@ -111,10 +115,14 @@ def train(run: RunDir) -> dict[str, Any]:
         adapted = {"kl_coef": kl_weight.coef, "scale": asdict(scale)}
         return kept | adapted | {"shared": packing.shared, "update": update}
 
+    watched = HeldOut(
+        run, steps, pairs, held_out_by_policy(run, base, reference, packing), total=ppo.updates
+    )
     run.events.write("phase", name="train")
     for update in range(first, ppo.updates):
         chosen = [prompts[index] for index in order[update]]
         if begun is None:
+            on_held_out = watched.values()
             # 1. roll out and 2. score: answers of the policy, the reward adapter's score of each
             with steps.weights_at_rest():
                 rollouts = roll_out(
@@ -140,7 +148,7 @@ def train(run: RunDir) -> dict[str, Any]:
             advantages, returns = generalized_advantages(
                 rewards, rollouts.values, rollouts.mask, gamma=ppo.gamma, lam=ppo.lam
             )
-            begun = Begun(rollouts, whiten(advantages, rollouts.mask), returns)
+            begun = Begun(rollouts, whiten(advantages, rollouts.mask), returns, sums=on_held_out)
         # 5. update: clipped policy and value losses over shuffled minibatches
         values = update_policy(
             run, base, value_head, steps, begun, packing, update=update, carried=carried(update)
@@ -158,7 +166,8 @@ def train(run: RunDir) -> dict[str, Any]:
         run.events.write("progress", step=update + 1, total_steps=ppo.updates)
         kl_weight.update(values["kl/to_reference"], episodes=len(chosen))
         begun = None
-        steps.reached(carried(update + 1))
+        if steps.reached(carried(update + 1)):
+            break
 
     run.events.write("phase", name="evaluate")
     with steps.weights_at_rest():
@@ -181,6 +190,29 @@ def train(run: RunDir) -> dict[str, Any]:
         "metrics": metrics,
         "adapter": run.name_of(adapter),
     }
+
+
+def watched_pairs(run: RunDir, base: Base) -> list[Pair]:
+    """Held-out pairs for the over-optimisation alarm; none where it is off."""
+    alarms = run.config.alarms
+    return [] if alarms.over_optimisation == "off" else test_pairs(run, base)
+
+
+def held_out_by_policy(
+    run: RunDir, base: Base, reference: str | None, packing: Packing
+) -> Callable[[Sequence[Pair]], list[float]]:
+    """What gives the policy's implicit reward margins of pairs (log-ratios, nats)."""
+
+    @cache
+    def references(some: tuple[Pair, ...]) -> Tensor:
+        return reference_logps(base, reference, some, packing, run.events)
+
+    def margins(some: Sequence[Pair]) -> list[float]:
+        known = references(tuple(some))
+        with base.use(ADAPTER):
+            return held_out_margins(base, some, known, packing, beta=1.0)
+
+    return margins
 
 
 def update_policy(

@@ -18,6 +18,7 @@ from torch import Tensor
 from training.engine.batching import PackedRow, Packing, pack
 from training.engine.config import AdapterConfig
 from training.engine.data import Pair, Tree, encode_pairs
+from training.engine.held_out import HeldOut
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import branch_table, row_states
 from training.engine.losses import accuracy, reward_losses
@@ -66,12 +67,20 @@ def attach(base: Base, folder: str, name: str = ADAPTER) -> ScalarHead:
     return load_reward_head(Path(folder), base.hidden_size).to(base.device)
 
 
+def margins_of(
+    base: Base, head: ScalarHead, pairs: Sequence[Pair], packing: Packing
+) -> list[float]:
+    """How much higher each pair's chosen response scores than the rejected one."""
+    scores = tree_scores(base, head, [pair.tree for pair in pairs], packing)
+    margins: list[float] = (scores[:, 0] - scores[:, 1]).tolist()
+    return margins
+
+
 def held_out_metrics(
     base: Base, head: ScalarHead, pairs: Sequence[Pair], packing: Packing
 ) -> dict[str, float]:
     """Accuracy with its interval clustered by prompt, and the mean margin."""
-    scores = tree_scores(base, head, [pair.tree for pair in pairs], packing)
-    margins = (scores[:, 0] - scores[:, 1]).tolist()
+    margins = margins_of(base, head, pairs, packing)
     mean, low, high = clustered_interval(right(margins), [pair.prompt_id for pair in pairs])
     return {
         "reward/accuracy": mean,
@@ -105,8 +114,16 @@ def train(run: RunDir) -> dict[str, Any]:
         packing = choose_packing(run, base, [pair.tree for pair in pairs])
         checkpoint = steps.resume()
         loss_of_step = float(checkpoint.state["loss"]) if checkpoint is not None else 0.0
+        watched = HeldOut(
+            run,
+            steps,
+            held_out,
+            lambda pairs: margins_of(base, head, pairs, packing),
+            total=len(plan),
+        )
         run.events.write("phase", name="train")
         for batch in plan[steps.step :]:
+            on_held_out = watched.values()
             # 1. score chosen and rejected in one packed pass, a group of rows at a time
             chosen = [pairs[index] for index in batch]
             losses, margins = torch.zeros(len(batch)), torch.zeros(len(batch))
@@ -142,9 +159,10 @@ def train(run: RunDir) -> dict[str, Any]:
                 "reward/accuracy": accuracy(margins).item(),
                 "reward/margin": margins.mean().item(),
             }
-            run.events.metrics(steps.step, values | taken)
+            run.events.metrics(steps.step, values | taken | on_held_out)
             steps.progress()
-            steps.reached({"loss": loss_of_step})
+            if steps.reached({"loss": loss_of_step}):
+                break
 
         metrics = {"loss/train": loss_of_step}
         if held_out:
