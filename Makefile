@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults check lint types bench-training run lock clean
+.PHONY: help install demo test test-faults check lint types docs bench-training run lock clean
 PY := .venv/bin/python
 
 help: ## list what can be made
@@ -29,6 +29,9 @@ lint: install ## ruff and the import contracts
 
 types: install ## mypy
 	@$(PY) -m mypy rlhf_platform annotate training
+
+docs: install ## the pages that are written from the code (metrics)
+	@$(PY) -m training.engine.metrics > docs/reference/metrics.md
 
 bench-training: install ## the engine against stock TRL, side by side; wants an idle machine; ONLY= selects rows
 	@$(PY) -m benchmarks.training

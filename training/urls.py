@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from training.views import jobs, overview, publishing, rounds, runs, versions
+from training.views import jobs, overview, preflight, publishing, rounds, runs, versions
 
 urlpatterns = [
     path("overview/", overview.overview, name="overview"),
@@ -20,6 +20,8 @@ urlpatterns = [
     path("models/<int:pk>/", versions.version, name="version"),
     path("models/<int:pk>/push", publishing.push_model, name="push_model"),
     path("snapshots/<int:pk>/push", publishing.push_snapshot, name="push_snapshot"),
+    path("snapshots/<int:pk>/preflight/", preflight.preflight, name="preflight"),
+    path("snapshots/<int:pk>/preflight/panel", preflight.preflight_panel, name="preflight_panel"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/<int:pk>/", jobs.job, name="job"),
     re_path(r"^jobs/(?P<pk>\d{1,9})/(?P<verb>cancel|retry)$", jobs.decide, name="job_decide"),

@@ -57,6 +57,7 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("POST", "prompt-sets"): Expected(403, 415, {}),
     ("GET", "snapshots/<int:pk>"): Expected(403, 404),
     ("GET", "snapshots/<int:pk>/rows"): Expected(403, 404),
+    ("GET", "snapshots/<int:pk>/preflight"): Expected(403, 404),
     ("GET", "rounds"): Expected(403, 200),
     ("POST", "rounds"): Expected(403, 422, ROUND),
     ("GET", "rounds/<int:pk>"): Expected(403, 404),

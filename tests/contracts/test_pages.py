@@ -40,6 +40,8 @@ def addresses(people: People) -> dict[str, str]:
         f"/projects/{project.slug}/comparisons/{pair.pk}/": "researcher",
         f"/projects/{project.slug}/snapshots/{snapshot.number}/": "researcher",
         f"/projects/{project.slug}/snapshots/{snapshot.number}/train.jsonl": "researcher",
+        f"/snapshots/{snapshot.pk}/preflight/": "researcher",
+        f"/snapshots/{snapshot.pk}/preflight/panel": "researcher",
         f"/prompts/{prompts.pk}/": "researcher",
         f"/rounds/{round.pk}/": "researcher",
         f"/rounds/{round.pk}/live": "researcher",

@@ -23,9 +23,17 @@ def test_every_reason_in_the_services_is_explained() -> None:
     }
     assert {"lost", "cancelled", "network"} <= written  # the pattern finds them
     assert written - NO_END <= set(ADVICE)
-    assert {"oom", "preempted", "lost", "refused", "bug", "disk", "network", "cancelled"} == set(
-        ADVICE
-    )
+    assert {
+        "oom",
+        "preempted",
+        "lost",
+        "refused",
+        "alarm",
+        "bug",
+        "disk",
+        "network",
+        "cancelled",
+    } == set(ADVICE)
 
 
 @pytest.mark.parametrize("kind", Job.Kind.values)

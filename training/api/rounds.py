@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,8 +14,10 @@ from rest_framework.response import Response
 from annotate.models import Project, PromptSet, Snapshot
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Nothing, Strict
+from training.api.runs import AlarmOut
 from training.api.settings_field import SettingsField
 from training.models import Job, ModelVersion, Round, Run
+from training.selectors.alarms import run_alarms
 from training.selectors.rounds import comparisons_opened, round_progress
 from training.services.launching import MAX_KEY, launch_round
 from training.services.promoting import promote_round, reject_round
@@ -53,13 +56,18 @@ class StageOut(serializers.Serializer[Any]):
 class RoundDetailOut(RoundOut):
     runs = StageOut(many=True)
     comparisons_opened = serializers.SerializerMethodField()
+    alarms = serializers.SerializerMethodField(help_text="Of its runs, each once")
 
     class Meta(RoundOut.Meta):
-        fields = (*RoundOut.Meta.fields, "runs", "comparisons_opened")  # type: ignore[assignment]
+        fields = (*RoundOut.Meta.fields, "runs", "comparisons_opened", "alarms")  # type: ignore[assignment]
         read_only_fields = fields  # type: ignore[assignment]
 
     def get_comparisons_opened(self, round: Round) -> int:
         return comparisons_opened(round).count()
+
+    @extend_schema_field(AlarmOut(many=True))
+    def get_alarms(self, round: Round) -> list[dict[str, Any]]:
+        return [dict(AlarmOut(alarm).data) for alarm in run_alarms(list(round.runs.all()))]
 
 
 class RoundIn(Strict):

@@ -5,16 +5,35 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
+from training.api.preflight import CheckOut
 from training.models import Job, Run, RunEvent
+from training.selectors.alarms import run_alarms
 from training.selectors.events import Cursor, events_after
+from training.selectors.preflight import run_preflight
 from training.selectors.runs import run_progress
 from training.selectors.series import run_series, without_our_paths
+
+
+class AlarmOut(serializers.Serializer[Any]):
+    run = serializers.IntegerField(source="run.pk")
+    name = serializers.CharField()
+    step = serializers.IntegerField()
+    metric = serializers.CharField()
+    value = serializers.FloatField(allow_null=True)
+    threshold = serializers.FloatField(allow_null=True)
+    message = serializers.CharField()
+    remedy = serializers.CharField()
+    stopped = serializers.BooleanField(help_text="Whether it ended the run")
+    kept_step = serializers.IntegerField(
+        allow_null=True, help_text="Where it did: the steps behind the weights that were kept"
+    )
 
 
 class RunOut(serializers.ModelSerializer[Run]):
@@ -31,13 +50,17 @@ class RunOut(serializers.ModelSerializer[Run]):
     total_steps = serializers.SerializerMethodField()
     config = serializers.SerializerMethodField(help_text="The engine's, as it was run")
     result = serializers.SerializerMethodField(help_text="null until it ended")
+    alarms = serializers.SerializerMethodField(help_text="Each once, in the order they rang")
+    preflight = serializers.SerializerMethodField(
+        help_text="What the engine found in the rows before its first step; null before that"
+    )
 
     class Meta:
         model = Run
         fields = (
             "id", "round", "stage", "method", "version", "output", "state", "attempts", "reason",
-            "detail", "step", "total_steps", "config", "result", "created_at", "started_at",
-            "finished_at",
+            "detail", "step", "total_steps", "config", "result", "alarms", "preflight",
+            "created_at", "started_at", "finished_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -56,6 +79,15 @@ class RunOut(serializers.ModelSerializer[Run]):
 
     def get_result(self, run: Run) -> dict[str, Any] | None:
         return without_our_paths(run.result)
+
+    @extend_schema_field(AlarmOut(many=True))
+    def get_alarms(self, run: Run) -> list[dict[str, Any]]:
+        return [dict(AlarmOut(alarm).data) for alarm in run_alarms([run])]
+
+    @extend_schema_field(CheckOut(many=True, allow_null=True))
+    def get_preflight(self, run: Run) -> list[dict[str, Any]] | None:
+        found = run_preflight(run)
+        return None if found is None else [dict(CheckOut(each).data) for each in found.checks]
 
 
 class EventOut(serializers.ModelSerializer[RunEvent]):

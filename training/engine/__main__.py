@@ -21,10 +21,11 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.engine.causes import NO_SPACE, REFUSED, cause_of, in_words
+from training.engine.causes import ALARM, NO_SPACE, REFUSED, cause_of, in_words
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
 from training.engine.files import write_file
 from training.engine.rundir import RunDir, make_attempt, publish_result, read_rows
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(f"warning: {line}")
             print(f"merged model: {options.out}")
             return EXIT_DONE
+        if options.command == "preflight":
+            return print_preflight(options.run_dir, as_json=options.json)
         return run_folder(
             options.run_dir, options.attempt, options.heartbeat_fd, options.patience_s
         )
@@ -137,6 +140,14 @@ def parser() -> argparse.ArgumentParser:
         description="Computes numbers that papers and other trainers published, or that were "
         "worked by hand, with the functions that training uses; prints expected, got and source.",
     )
+    preflight = commands.add_parser(
+        "preflight",
+        help="count what is wrong with the rows of RUN_DIR",
+        description="Counts what is wrong with the rows that RUN_DIR would train on, and writes "
+        "nothing. Exit status 1 where nothing could be learnt from them.",
+    )
+    preflight.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    preflight.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     sample = commands.add_parser(
         "sample",
         help="answer a file of prompts",
@@ -189,6 +200,25 @@ def parser() -> argparse.ArgumentParser:
         help="merge into the base's own weights, or into what 4 bits left of them",
     )
     return top
+
+
+def print_preflight(path: Path, *, as_json: bool) -> int:
+    """Print what was found about a run folder's rows. Returns the exit status."""
+    import json
+
+    from training.engine.errors import RunFolderError
+    from training.engine.inspection import refusal
+    from training.engine.token_inspection import as_table, preflight
+
+    if not (path / "config.json").is_file():
+        raise RunFolderError(f"{path} holds no config.json; is it a run folder?")
+    findings, seconds = preflight(path)
+    if as_json:
+        found = {"findings": [f.as_json() for f in findings], "seconds": round(seconds, 3)}
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print(as_table(findings, seconds))
+    return EXIT_FAILED if refusal(findings) else EXIT_DONE
 
 
 def write_sample_folder(options: argparse.Namespace) -> Path:
@@ -245,7 +275,7 @@ def run_folder(
 
         compare_inputs(run)
         found = importlib.import_module(METHODS[run.config.method]).train(run)
-        return publish(run, started, status="done", reason=None, cause=None, **found)
+        return publish(run, started, status="done", cause=None, **(stopped_early(run) | found))
     except Interrupted as pause:
         say(f"{pause}")
         run.events.write("end", status="interrupted")
@@ -254,12 +284,26 @@ def run_folder(
         return give_up(run, started, error)
 
 
+def stopped_early(run: RunDir) -> dict[str, Any]:
+    """`reason` and `stopped` of result.json: which alarm ended the run, and what was kept."""
+    alarm = run.alarms.stopping
+    if alarm is None or run.kept_step is None:
+        return {"reason": None}
+    return {
+        "reason": alarm.ended(run.kept_step),
+        "stopped": {**asdict(alarm), "kept_step": run.kept_step},
+    }
+
+
 def give_up(run: RunDir, started: float, error: Exception) -> int:
     """Tell why, in the result and on stderr; without a result where only room is missing."""
     cause = cause_of(error)
     reason = in_words(error, cause)
     if cause == NO_SPACE:
         raise OutOfSpaceError(reason) from error
+    if cause == ALARM:
+        say(reason)
+        return publish(run, started, status="failed", cause=cause, **stopped_early(run))
     if cause == REFUSED:
         say(f"{type(error).__name__}: {reason}")
         return publish(run, started, status="refused", reason=reason, cause=cause)
@@ -295,8 +339,12 @@ def publish(
     from training.engine.inputs import versions
 
     result: dict[str, Any] = {"status": status, "method": run.config.method}
-    result |= {"reason": reason, "cause": cause, "steps": 0, "rows": 0, "metrics": {}} | found
+    result |= {"reason": reason, "cause": cause, "steps": 0, "rows": 0, "metrics": {}}
+    result |= {"stopped": None, **found}
+    if run.kept_step is not None:
+        result["steps"] = run.kept_step
     result |= {
+        "alarms": [asdict(alarm) for alarm in run.alarms.rung],
         "seconds": round(time.monotonic() - started, 2),
         "peak_mb": round(peak_mb(), 1),
         "versions": versions(run.config.method),

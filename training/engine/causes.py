@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.engine.errors import EngineError
+from training.engine.errors import AlarmError, EngineError
 from training.engine.files import is_full
 
 #: Parts of the messages with which libraries say that memory ran out, beside their own classes.
@@ -14,11 +14,11 @@ OUT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
 )
 
-REFUSED, OOM, BUG, NO_SPACE = "refused", "oom", "bug", "no_space"
+REFUSED, OOM, BUG, NO_SPACE, ALARM = "refused", "oom", "bug", "no_space", "alarm"
 
 
 def cause_of(error: BaseException) -> str:
-    """ "no_space", "oom", "refused" (one of ours, with a sentence), or "bug" for all else."""
+    """ "no_space", "oom", "alarm", "refused" (one of ours, with a sentence), or "bug"."""
     if is_full(error):
         return NO_SPACE
     seen: BaseException | None = error
@@ -28,6 +28,8 @@ def cause_of(error: BaseException) -> str:
         if said or names & {"OutOfMemoryError", "MemoryError"}:
             return OOM
         seen = seen.__cause__
+    if isinstance(error, AlarmError):
+        return ALARM
     return REFUSED if isinstance(error, EngineError) else BUG
 
 

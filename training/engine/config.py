@@ -13,6 +13,7 @@ import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
+from training.engine.alarm_settings import AlarmsConfig
 from training.engine.endpoint import check_reward_url
 from training.engine.errors import ConfigError
 
@@ -649,6 +650,7 @@ class RunConfig:
     """Seconds between checkpoints, each at the next step; 0 leaves them to the count of steps."""
     checkpoint_keep: int = 2
     """How many of its checkpoints an attempt keeps, the newest ones; 0 keeps all."""
+    alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
     sft: SFTConfig | None = None
     reward: RewardConfig | None = None
     dpo: DPOConfig | None = None
@@ -698,6 +700,7 @@ class RunConfig:
             check(start is None, "adapter.init_from", start, "null; use evaluate.policy_adapter")
         if self.method in ("reward", "dpo", "ppo", *TRL_METHODS):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
+        self.alarms.expect_obeyed(self.method)
 
     def _check_full(self) -> None:
         """Raise ConfigError for what cannot be, or would be passed over, where no adapter is."""

@@ -26,6 +26,7 @@ from torch import Tensor
 from training.engine.batching import Packing, pack
 from training.engine.config import DPOConfig
 from training.engine.data import Pair, encode_pairs, relative_weights
+from training.engine.held_out import HeldOut
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import group_logps, response_logps
 from training.engine.losses import accuracy, dpo_losses
@@ -192,8 +193,18 @@ def train(run: RunDir) -> dict[str, Any]:
             before = held_out_margins(base, held_out, held_out_refs, packing, beta=dpo.beta)
             metrics["dpo/margin_before"] = sum(before) / len(before)
         kept = {"margin_before": metrics.get("dpo/margin_before", 0.0)}
+        watched = HeldOut(
+            run,
+            steps,
+            held_out,
+            lambda some: held_out_margins(
+                base, some, held_out_refs[: len(some)], packing, beta=dpo.beta
+            ),
+            total=len(plan),
+        )
         run.events.write("phase", name="train")
         for batch in plan[steps.step :]:
+            on_held_out = watched.values()
             chosen = [pairs[index] for index in batch]
             losses, margins = torch.zeros(len(batch)), torch.zeros(len(batch))
             seen = torch.zeros(len(batch), 2)
@@ -245,11 +256,15 @@ def train(run: RunDir) -> dict[str, Any]:
                 "dpo/accuracy": accuracy(margins).item(),
                 "logps/chosen": seen[:, 0].mean().item(),
                 "logps/rejected": seen[:, 1].mean().item(),
+                "logps/chosen_change": (
+                    (seen - references[batch])[:, 0].sum() / lengths[:, 0].sum()
+                ).item(),
                 "loss/nll": -(seen[:, 0].sum() / lengths[:, 0].sum()).item(),
             }
-            run.events.metrics(steps.step, values | taken)
+            run.events.metrics(steps.step, values | taken | on_held_out)
             steps.progress()
-            steps.reached(kept)
+            if steps.reached(kept):
+                break
 
         if held_out:
             run.events.write("phase", name="evaluate")

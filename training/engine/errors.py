@@ -43,5 +43,9 @@ class NonFiniteLossError(EngineError):
     """Raised when a loss is NaN or infinite; says at which step, the last checkpoint stays good."""
 
 
+class AlarmError(EngineError):
+    """Raised when an alarm stops a run before any weights were worth keeping."""
+
+
 class Interrupted(Exception):
     """Raised inside a loop after a signal, once a checkpoint is safe; `main` exits with 75."""

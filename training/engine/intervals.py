@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 RESAMPLES = 2000
+#: Draws that are in memory at once.
+DRAWS_AT_ONCE = 2_000_000
 
 
 def clustered_interval(
@@ -24,6 +27,37 @@ def clustered_interval(
     means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(sums.sum() / counts.sum()), float(low), float(high)
+
+
+def clustered_correlation(
+    differences: Sequence[float], clusters: Sequence[str], *, seed: int = 0
+) -> tuple[float, float, float]:
+    """Pearson's correlation of being chosen (1, -1) with a quantity within its pair, and its 95 %
+    percentile interval under resampling of whole clusters.
+
+    Both are centred within a pair, so that with d the difference of chosen and rejected it is
+    Σd / √(n Σd²). differences, clusters: one per pair, not all of them 0.
+    Returns: (correlation, low, high)
+    """
+    names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
+    found = np.asarray(differences, dtype=float)
+    sums, squares, counts = (
+        np.bincount(cluster_of, weights=weights, minlength=len(names))
+        for weights in (found, found * found, np.ones_like(found))
+    )
+
+    def of(at: Any) -> Any:
+        below = np.sqrt(counts[at].sum(axis=-1) * squares[at].sum(axis=-1))
+        return sums[at].sum(axis=-1) / np.maximum(below, np.finfo(float).tiny)
+
+    generator = np.random.default_rng(seed)
+    at_once = max(1, DRAWS_AT_ONCE // len(names))
+    drawn = [
+        of(generator.integers(0, len(names), size=(min(at_once, RESAMPLES - done), len(names))))
+        for done in range(0, RESAMPLES, at_once)
+    ]
+    low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
+    return float(of(slice(None))), float(low), float(high)
 
 
 def right(margins: Sequence[float]) -> list[float]:

@@ -111,14 +111,14 @@ def encode_labelled(base: Base, rows: Sequence[Row], run: RunDir) -> list[Labell
 
 def preferred(pairs: Sequence[Pair], events: EventWriter) -> list[Pair]:
     """The pairs in which chosen is the better one; TRL takes labels at their word, so say so."""
-    kept = [pair for pair in pairs if pair.probability > 0.5]
+    kept = [pair for pair in pairs if pair.label.probability > 0.5]
     if len(kept) < len(pairs):
         events.warning(
             "no_preference",
             f"{len(pairs) - len(kept)} pairs left out: their P(chosen better) is 1/2 or less, and "
             "this method knows no soft labels",
         )
-    soft = sum(pair.probability < 1.0 for pair in kept)
+    soft = sum(pair.label.probability < 1.0 for pair in kept)
     if soft:
         events.warning(
             "hard_labels",
@@ -252,7 +252,8 @@ def train(run: RunDir) -> dict[str, Any]:
             # 3. log, save
             run.events.metrics(steps.step, {"loss/train": loss} | values | taken)
             steps.progress()
-            steps.reached(kept)
+            if steps.reached(kept):
+                break
 
         if held_out:
             run.events.write("phase", name="evaluate")

@@ -108,7 +108,7 @@ def merge(*, base: str, adapter: Path, out: Path, quantization: str = "none") ->
         "differences": found,
         "probe": [QUESTION, ANSWER],
         "warnings": said,
-        "versions": versions(),
+        "versions": versions("merge"),
     }
     texts = {
         "merge.json": json.dumps(facts, indent=2, ensure_ascii=False) + "\n",

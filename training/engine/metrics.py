@@ -47,7 +47,16 @@ METRICS: dict[str, str] = {
     "reward/std": "Standard deviation of an update's rewards, penalties included (reward units).",
     "reward/same": "Share of prompts whose answers all got the same reward, and so teach nothing.",
     "rloo/clip_fraction": "Share of responses whose probability ratio was clipped (RLOO).",
+    "held_out/accuracy": (
+        "Share of a few held-out pairs that the weights of the step rank as people did: by the "
+        "score, or by the implicit reward."
+    ),
+    "held_out/accuracy_low": "Lower end of the 95 % interval (clustered by prompt, or Wilson's).",
+    "held_out/accuracy_high": "Upper end of the 95 % interval, clustered by prompt.",
     "logps/chosen": "Mean log-probability of the chosen responses (nats per response).",
+    "logps/chosen_change": (
+        "Log-probability of the chosen responses minus the reference's (nats per token)."
+    ),
     "logps/rejected": "Mean log-probability of the rejected responses (nats per response).",
     "kl/to_reference": "KL to the reference per response, estimator k1 (nats).",
     "kl/coef": "Weight of the KL to the reference in the reward of the update.",
@@ -66,3 +75,26 @@ METRICS: dict[str, str] = {
     "eos/rate": "Share of responses that the model ended itself.",
     "eos/reference": "Share of responses that the reference ended itself.",
 }
+
+
+def as_markdown() -> str:
+    """docs/reference/metrics.md: every metric with its sentence, by group."""
+    lines = [
+        "# Metrics",
+        "",
+        "Written by `make docs` from `training/engine/metrics.py`, which pages and cards read too.",
+        "A name means the same in every method; n and interval stand beside it on the pages.",
+    ]
+    groups = dict.fromkeys(name.partition("/")[0] for name in METRICS)
+    for group in groups:
+        lines += ["", f"## {group}", "| name | what it is |", "|---|---|"]
+        lines += [
+            f"| `{name}` | {sentence} |"
+            for name, sentence in METRICS.items()
+            if name.partition("/")[0] == group
+        ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

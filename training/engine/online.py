@@ -258,7 +258,8 @@ def train(
             run.events.metrics(update + 1, begun["figures"] | begun["sums"] | taken)
             run.events.write("progress", step=update + 1, total_steps=settings.updates)
             begun = None
-            steps.reached(kept | {"update": update + 1})
+            if steps.reached(kept | {"update": update + 1}):
+                break
 
         run.events.write("phase", name="evaluate")
         with steps.weights_at_rest():

@@ -149,7 +149,8 @@ def train(run: RunDir) -> dict[str, Any]:
             # 3. log, save
             run.events.metrics(steps.step, {"loss/train": loss} | values | taken)
             steps.progress()
-            steps.reached(kept)
+            if steps.reached(kept):
+                break
 
         if held_out:
             run.events.write("phase", name="evaluate")

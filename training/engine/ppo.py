@@ -14,13 +14,15 @@ What else differs, and when to use what: docs/methods/ppo.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from training.engine.advantages import (
     explained_variance,
@@ -31,14 +33,16 @@ from training.engine.advantages import (
 from training.engine.batching import Packing
 from training.engine.config import PPOConfig
 from training.engine.controllers import KLController, RunningScale
-from training.engine.data import Branch, PromptRow, Tree, encode_prompts
-from training.engine.dpo import ADAPTER, add_policy
+from training.engine.data import Branch, Pair, PromptRow, Tree, encode_prompts
+from training.engine.dpo import ADAPTER, add_policy, held_out_margins, reference_logps
 from training.engine.errors import StepZeroError
 from training.engine.generation import text_of
+from training.engine.held_out import HeldOut
 from training.engine.kl_budget import KLBudget
 from training.engine.models import Base, ScalarHead, load_base
 from training.engine.ppo_update import POLICY, update_policy
 from training.engine.preflight import TOLERANCE, announce, choose_packing, seed_everything
+from training.engine.reward import test_pairs
 from training.engine.reward_sources import reward_source
 from training.engine.rollouts import Begun, Critic, Rollouts, roll_out
 from training.engine.rundir import RunDir
@@ -61,6 +65,7 @@ def train(run: RunDir) -> dict[str, Any]:
     base = load_base(run.base, gradient_checkpointing=config.gradient_checkpointing)
     rows = run.rows(config.data.prompts)
     prompts = encode_prompts(base, rows, config.data, run.events, max_new_tokens=ppo.max_new_tokens)
+    pairs = watched_pairs(run, base)
     reference = add_policy(run, base)
     reward = reward_source(run, base, ppo)
     critic = add_critic(run, base, ppo)
@@ -121,10 +126,14 @@ def train(run: RunDir) -> dict[str, Any]:
         steps.reached(carried(updates) | {"stopped": found}, budget.tensors())
         return found
 
+    watched = HeldOut(
+        run, steps, pairs, held_out_by_policy(run, base, reference, packing), total=ppo.updates
+    )
     run.events.write("phase", name="train")
     for update in range(first, ppo.updates) if stopped is None else ():
         chosen = [prompts[index] for index in order[update]]
         if begun is None:
+            on_held_out = watched.values()
             # 1. roll out and 2. score: answers of the policy, the reward of each
             with steps.weights_at_rest():
                 rollouts = roll_out(
@@ -143,6 +152,7 @@ def train(run: RunDir) -> dict[str, Any]:
             budget.keep(update)
             # 3. rewards and 4. advantages and returns
             begun = with_advantages(rollouts, ppo, kl_coef=kl_weight.coef, scale=scale)
+            begun.held_out = on_held_out
         # 5. update: clipped policy and value losses over shuffled minibatches
         values = update_policy(
             base, critic, steps, begun, packing,
@@ -150,7 +160,7 @@ def train(run: RunDir) -> dict[str, Any]:
         )  # fmt: skip
         # 6. log, adapt, save
         rollouts = begun.rollouts
-        values |= rollouts.metrics() | {"kl/coef": kl_weight.coef}
+        values |= rollouts.metrics() | begun.held_out | {"kl/coef": kl_weight.coef}
         if ppo.normalize_rewards:
             values["reward/scale"] = scale.std
         values["value/explained_variance"] = explained_variance(
@@ -162,7 +172,8 @@ def train(run: RunDir) -> dict[str, Any]:
         if update >= ppo.critic_warmup_updates:  # before that the KL is 0 whatever its weight
             kl_weight.update(values["kl/to_reference"], episodes=len(rollouts.answers))
         begun = None
-        steps.reached(carried(update + 1), budget.tensors())
+        if steps.reached(carried(update + 1), budget.tensors()):
+            break
 
     run.events.write("phase", name="evaluate")
     with steps.weights_at_rest():
@@ -188,8 +199,31 @@ def train(run: RunDir) -> dict[str, Any]:
         "rows": updates * ppo.episodes_per_update,
         "metrics": metrics,
         "adapter": run.name_of(adapter),
-        "stopped": stopped,
+        **({"reason": stopped["why"], "stopped": stopped} if stopped is not None else {}),
     }
+
+
+def watched_pairs(run: RunDir, base: Base) -> list[Pair]:
+    """Held-out pairs for the over-optimisation alarm; none where it is off."""
+    alarms = run.config.alarms
+    return [] if alarms.over_optimisation == "off" else test_pairs(run, base)
+
+
+def held_out_by_policy(
+    run: RunDir, base: Base, reference: str | None, packing: Packing
+) -> Callable[[Sequence[Pair]], list[float]]:
+    """What gives the policy's implicit reward margins of pairs (log-ratios, nats)."""
+
+    @cache
+    def references(some: tuple[Pair, ...]) -> Tensor:
+        return reference_logps(base, reference, some, packing, run.events)
+
+    def margins(some: Sequence[Pair]) -> list[float]:
+        known = references(tuple(some))
+        with base.use(ADAPTER):
+            return held_out_margins(base, some, known, packing, beta=1.0)
+
+    return margins
 
 
 def add_critic(run: RunDir, base: Base, ppo: PPOConfig) -> Critic:

@@ -16,6 +16,7 @@ from training.engine.logprobs import PACKING_TOLERANCE, own_log_prob_error, pack
 from training.engine.models import Base
 from training.engine.quantization import count_layers
 from training.engine.rundir import RunDir
+from training.engine.token_inspection import report as report_rows
 
 #: How far a step-0 figure may be from its closed form in fp32; bf16 rounds at 2⁻⁸.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
@@ -24,7 +25,12 @@ OWN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 
 
 def announce(run: RunDir, base: Base, *, total_steps: int, rows: int, trainable: int) -> None:
-    """Bind the folder to what was read, and tell what is about to be trained, on what."""
+    """Bind the folder to what was read, and tell what is about to be trained, on what.
+
+    Raises DataError where nothing could be learnt from the rows.
+    """
+    if trainable:
+        report_rows(run, base)
     record_inputs(run)
     run.events.write(
         "start",

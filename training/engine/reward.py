@@ -20,6 +20,7 @@ from training.engine.batching import PackedRow, Packing, pack
 from training.engine.config import TIE_MODELS, AdapterConfig, RewardConfig
 from training.engine.data import Label, Pair, Tree, encode_pairs, relative_weights
 from training.engine.errors import DataError
+from training.engine.held_out import HeldOut
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import branch_table, row_states
 from training.engine.losses import accuracy, reward_losses
@@ -86,6 +87,15 @@ def attach(base: Base, folder: str, name: str = ADAPTER) -> ScoreHead:
     """Put a saved reward adapter on the base under `name`; returns its score head."""
     base.add_adapter(name, AdapterConfig(), init_from=folder)
     return load_score_head(Path(folder), base.hidden_size).to(base.device)
+
+
+def margins_of(
+    base: Base, head: ScalarHead, pairs: Sequence[Pair], packing: Packing
+) -> list[float]:
+    """How much higher each pair's chosen response scores than the rejected one."""
+    scores = tree_scores(base, head, [pair.tree for pair in pairs], packing)
+    margins: list[float] = (scores[:, 0] - scores[:, 1]).tolist()
+    return margins
 
 
 def held_out_metrics(
@@ -205,8 +215,16 @@ def train(run: RunDir) -> dict[str, Any]:
         packing = choose_packing(run, base, [pair.tree for pair in pairs])
         checkpoint = steps.resume()
         loss_of_step = float(checkpoint.state["loss"]) if checkpoint is not None else 0.0
+        watched = HeldOut(
+            run,
+            steps,
+            held_out,
+            lambda pairs: margins_of(base, head, pairs, packing),
+            total=len(plan),
+        )
         run.events.write("phase", name="train")
         for batch in plan[steps.step :]:
+            on_held_out = watched.values()
             # 1. score chosen and rejected in one packed pass, a group of rows at a time
             chosen = [pairs[index] for index in batch]
             labels = [pair.label for pair in chosen]
@@ -240,9 +258,10 @@ def train(run: RunDir) -> dict[str, Any]:
             measured = {"loss/train": loss_of_step} | step_metrics(head, labels, values)
             if ties is not None:
                 measured["reward/tie_parameter"] = ties.value
-            run.events.metrics(steps.step, measured | taken)
+            run.events.metrics(steps.step, measured | taken | on_held_out)
             steps.progress()
-            steps.reached({"loss": loss_of_step})
+            if steps.reached({"loss": loss_of_step}):
+                break
 
         metrics = {"loss/train": loss_of_step}
         if ties is not None:

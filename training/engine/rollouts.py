@@ -98,10 +98,13 @@ class Begun:
     minibatches: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     taken: dict[str, float] = field(default_factory=dict)
+    held_out: dict[str, float] = field(default_factory=dict)
+    """What was measured on held-out pairs before the update."""
 
     def position(self) -> dict[str, Any]:
         """How far it is, as plain JSON for a checkpoint."""
-        return {"minibatches": self.minibatches, "sums": dict(self.sums), "taken": dict(self.taken)}
+        done = {"sums": dict(self.sums), "taken": dict(self.taken), "held_out": self.held_out}
+        return {"minibatches": self.minibatches, **done}
 
     def tensors(self) -> dict[str, Tensor]:
         tensors = self.rollouts.tensors()
@@ -122,6 +125,7 @@ class Begun:
             minibatches=int(checkpoint.state["minibatches"]),
             sums=dict(checkpoint.state["sums"]),
             taken=dict(checkpoint.state["taken"]),
+            held_out=dict(checkpoint.state["held_out"]),
         )
 
 

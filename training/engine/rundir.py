@@ -13,10 +13,12 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from training.engine.alarms import Alarms
 from training.engine.config import RunConfig, config_digest, from_dict
 from training.engine.errors import ConfigError, DataError, RunFolderError
 from training.engine.files import (
@@ -60,7 +62,9 @@ def read_rows(path: Path) -> list[Row]:
 class EventWriter:
     """Appends numbered events to one attempt's events.jsonl, flushed line by line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alarms: Alarms | None = None) -> None:
+        """`alarms` see every metric that passes; without them nothing is watched."""
+        self._alarms = alarms
         earlier = path.read_bytes() if path.exists() else b""
         self._seq = len(earlier.splitlines())
         self._size = len(earlier)
@@ -101,6 +105,9 @@ class EventWriter:
         self.write("metrics", step=step, values=good)
         if lost:
             self.warning("not_finite", f"step {step}: {', '.join(lost)} left the range of numbers")
+        if self._alarms is not None:
+            for alarm in self._alarms.see(step, values):
+                self.write("alarm", **asdict(alarm))
 
     def warning(self, code: str, message: str) -> None:
         self.write("warning", code=code, message=message)
@@ -127,8 +134,11 @@ class RunDir:
         self.inputs: dict[str, Any] = {}
         self.attempt_path = make_attempt(self.path, attempt)
         self.attempt = self.attempt_path.name
+        self.alarms = Alarms(self.config.alarms, self.config.method)
+        #: Where an alarm ended the run: after so many points the weights that are kept.
+        self.kept_step: int | None = None
         try:
-            self.events = EventWriter(self.attempt_path / "events.jsonl")
+            self.events = EventWriter(self.attempt_path / "events.jsonl", self.alarms)
         except OSError as error:
             raise cannot_write(self.attempt_path / "events.jsonl", error) from error
         self._data: dict[str, str] = {}

@@ -68,7 +68,8 @@ def train(run: RunDir) -> dict[str, Any]:
             # 4. log, save
             run.events.metrics(steps.step, {"loss/train": loss_of_step} | taken)
             steps.progress()
-            steps.reached({"loss": loss_of_step})
+            if steps.reached({"loss": loss_of_step}):
+                break
     run.events.write("phase", name="save")
     metrics = {"loss/train": loss_of_step}
     return {

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.engine.alarms import Alarm
 from training.engine.checkpoint import (
     Checkpoint,
     newest_checkpoint,
@@ -19,8 +20,9 @@ from training.engine.checkpoint import (
     save_checkpoint,
 )
 from training.engine.config import OptimConfig
-from training.engine.errors import Interrupted, NonFiniteLossError, StepZeroError
+from training.engine.errors import AlarmError, Interrupted, NonFiniteLossError, StepZeroError
 from training.engine.files import megabytes, require_space
+from training.engine.last_good import LastGood
 from training.engine.losses import linear_schedule
 from training.engine.optimizers import make_optimizer, moments, restore_moments
 from training.engine.rundir import RunDir
@@ -55,6 +57,8 @@ class Steps:
         self._config = config
         #: Parameters that a gradient has reached in this process.
         self._reached: set[str] = set()
+        alarms = run.config.alarms
+        self.last_good = LastGood(self._named, every=alarms.window, enabled=alarms.may_stop)
         self._warmup = math.ceil(total * config.warmup_ratio)
         self._optimizer = make_optimizer(list(self._named.values()), config)
         self._require_room()
@@ -67,17 +71,19 @@ class Steps:
     def _require_room(self) -> None:
         """Raise OutOfSpaceError where the disk will not hold what this run is going to keep."""
         config = self.run.config
-        size = sum(each.numel() * each.element_size() for each in self._named.values())
+        size = sum(one.numel() * one.element_size() for one in self._named.values())
         kept = 1  # while it is written, or after a stop
         if config.checkpoint_every or config.checkpoint_every_s:
             kept += config.checkpoint_keep or 1
         if config.checkpoint_every and not config.checkpoint_keep:
             kept += self.total // config.checkpoint_every
-        # parameters and Adam's two moments (in 8 bits less) in each checkpoint, and once the result
+        # parameters, Adam's two moments (in 8 bits less) and what an alarm falls back to in each
+        # checkpoint, and once the result
+        each = (3 + self.last_good.copies) * size
         require_space(
             self.run.path,
-            kept * 3 * size + size + SPARE_BYTES,
-            f"this run ({kept} checkpoints of {megabytes(3 * size)}, what was trained, and "
+            kept * each + size + SPARE_BYTES,
+            f"this run ({kept} checkpoints of {megabytes(each)}, what was trained, and "
             f"{megabytes(SPARE_BYTES)} to spare)",
         )
 
@@ -155,6 +161,9 @@ class Steps:
         }
         restore_moments(self._optimizer, self._named, saved)
         self.step = checkpoint.step
+        if "alarms" in checkpoint.state:  # not in one of an earlier version
+            self.run.alarms.restore(checkpoint.state["alarms"])
+        self.last_good.restore(checkpoint.tensors)
 
     def resume(self) -> Checkpoint | None:
         """Go on from the newest good checkpoint of this run, if there is one."""
@@ -166,20 +175,41 @@ class Steps:
             self.run.events.write("resumed", step=checkpoint.step)
         return checkpoint
 
-    def reached(self, state: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> None:
+    def reached(self, state: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> bool:
         """A place to go on from: between two optimizer steps, with all that the loop needs.
 
         When its steps or its seconds are up a checkpoint is written here; after a signal too, and
         Interrupted is raised.
         Until the next such place a stop falls back to this one.
         state: plain JSON. extra: tensors beside parameters and moments.
+        Returns: whether an alarm ends training here, with earlier weights put back. Raises
+        AlarmError where there are none.
         """
-        self._rest = Checkpoint(self.step, dict(extra or {}), dict(state), random_state())
+        if self.run.alarms.stopping is not None:
+            self._fall_back(self.run.alarms.stopping)
+            return True
+        self.last_good.reach(self.run.alarms.seen.points)
+        whole = {**state, "alarms": self.run.alarms.state()}
+        tensors = {**(extra or {}), **self.last_good.tensors()}
+        self._rest = Checkpoint(self.step, tensors, whole, random_state())
         every = self.run.config.checkpoint_every
         on_count = bool(every) and self.step % every == 0
         if self.step and (on_count or time.monotonic() >= self._due_at):
             self._save()
         self.raise_if_stopped()
+        return False
+
+    def _fall_back(self, alarm: Alarm) -> None:
+        """Put the last good weights back. Raises AlarmError where those are the start's.
+
+        There is no place to go on from any more: an attempt that is stopped behind this one comes
+        here again from its checkpoint, and to the same end.
+        """
+        self._rest = None
+        kept = self.last_good.fall_back(alarm.good_until)
+        self.run.kept_step = kept
+        if kept == 0:
+            raise AlarmError(alarm.ended(kept))
 
     def raise_if_stopped(self) -> None:
         """After a signal: drop the step that was begun, checkpoint the last place, Interrupted.

@@ -37,6 +37,11 @@ ADVICE: dict[str, Advice] = {
         "it changed; where it is a file, put it back and try again. Trying again unchanged ends "
         "the same way.",
     ),
+    "alarm": Advice(
+        "An alarm stopped it before any weights were worth keeping.",
+        "The sentence above names the alarm and what helps; launch a new round with that changed. "
+        "Trying again unchanged ends the same way.",
+    ),
     "bug": Advice(
         "The engine broke.",
         "Read the traceback and the end of the log on the job's page. Trying again helps if the "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from annotate.models import Prompt
 from training.engine.metrics import METRICS
 from training.models import Round, Run, Sample
+from training.selectors.alarms import Rang
 
 #: Curves of a run page, in the order in which people look for them.
 CURVES = (
@@ -22,12 +24,15 @@ CURVES = (
     "orpo/log_odds",
     "orpo/nll",
     "logps/chosen",
+    "logps/chosen_change",
+    "held_out/accuracy",
     "reward/mean",
     "reward/std",
     "reward/same",
     "kl/to_reference",
     "kl/k3",
     "length/mean",
+    "eos/rate",
     "entropy",
     "entropy/full",
     "clip/fraction",
@@ -51,21 +56,24 @@ class Curve:
     name: str
     meaning: str
     points: list[tuple[int, float]]
+    #: The threshold of an alarm that rang over it.
+    limit: float | None = None
 
     @property
     def last(self) -> float:
         return self.points[-1][1]
 
 
-def run_curves(run: Run) -> list[Curve]:
-    """The run's metrics with two points or more."""
+def run_curves(run: Run, alarms: Iterable[Rang] = ()) -> list[Curve]:
+    """The run's metrics with two points or more, with the thresholds of alarms that rang."""
+    limits = {alarm.metric: alarm.threshold for alarm in alarms if alarm.run.pk == run.pk}
     points: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for name, step, value in (
         run.metrics.filter(name__in=CURVES).order_by("step").values_list("name", "step", "value")
     ):
         points[name].append((step, value))
     return [
-        Curve(name, METRICS.get(name, ""), points[name])
+        Curve(name, METRICS.get(name, ""), points[name], limits.get(name))
         for name in CURVES
         if len(points.get(name, [])) > 1
     ]

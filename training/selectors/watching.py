@@ -7,6 +7,7 @@ from typing import Any
 
 from annotate.models import Comparison, SnapshotRow
 from training.models import Job, Round, Run, RunEvent, Sample
+from training.selectors.alarms import Rang, run_alarms
 from training.selectors.events import RunPace, run_pace
 from training.selectors.reasons import Advice, advice
 from training.selectors.results import Measure, run_measures
@@ -76,6 +77,7 @@ class Watch:
     pace: RunPace | None
     charts: list[tuple[Run, list[Curve]]]
     results: list[tuple[str, Run, list[Measure]]]
+    alarms: list[Rang]
     warnings: list[tuple[Run, str]]
     troubles: list[Trouble]
     sample: Shown | None
@@ -87,7 +89,8 @@ def watch_round(round: Round) -> Watch:
         run.round = round  # its snapshot is loaded already
     by_stage = {run.stage: run for run in runs}
     newest = runs[-1] if runs else None
-    charts = [(run, run_curves(run)) for run in runs if run.method in TRAINED]
+    alarms = run_alarms(runs)
+    charts = [(run, run_curves(run, alarms)) for run in runs if run.method in TRAINED]
     return Watch(
         stages=[Stage(STAGE_NAMES[name], by_stage.get(name)) for name in plan(round)],
         run=newest,
@@ -96,6 +99,7 @@ def watch_round(round: Round) -> Watch:
         results=[
             (STAGE_NAMES[run.stage], run, found) for run in runs if (found := run_measures(run))
         ],
+        alarms=alarms,
         warnings=run_warnings(runs),
         troubles=[
             Trouble(run, run.job.detail or round.reason, advice(run.job.reason))
@@ -106,12 +110,17 @@ def watch_round(round: Round) -> Watch:
     )
 
 
-def run_warnings(runs: list[Run]) -> list[tuple[Run, str]]:
-    """Each warning once per run, though every attempt repeats it."""
+def run_warnings(runs: list[Run], *, about_rows: bool = True) -> list[tuple[Run, str]]:
+    """Each warning once per run, though every attempt repeats it.
+
+    Those of the preflight are left out where a page shows its table instead of them.
+    """
     named = {run.pk: run for run in runs}
     events = RunEvent.objects.filter(run__in=named, kind="warning").order_by(
         "run", "attempt", "seq"
     )
+    if not about_rows:
+        events = events.exclude(body__code__startswith="preflight_")
     found = {(event.run_id, str(event.body.get("message", ""))) for event in events}
     return [(named[pk], message) for pk, message in sorted(found)]
 

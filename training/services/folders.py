@@ -63,6 +63,7 @@ def data_lines(run: Run) -> dict[str, list[str]]:
     assert run.round is not None  # noqa: S101 - only samplings stand outside a round
     snapshot = run.round.snapshot
     train = snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TRAIN)
+    test = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TEST))
     if run.method == Run.Method.SFT:
         return {"train": [conversation_line(line) for line in train]}
     if run.is_online:
@@ -70,8 +71,8 @@ def data_lines(run: Run) -> dict[str, list[str]]:
         for line in train:
             row = json.loads(line)
             prompts[row["prompt_id"]] = {"id": row["prompt_id"], "prompt": row["prompt"]}
-        return {"prompts": [json.dumps(row, ensure_ascii=False) for row in prompts.values()]}
-    test = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TEST))
+        asked = [json.dumps(row, ensure_ascii=False) for row in prompts.values()]
+        return {"prompts": asked, "test": test}  # held out for the over-optimisation alarm
     if run.method == Run.Method.EVALUATE:
         return {"test": test}
     ties = run.config.get("reward", {}).get("ties", "skip") != "skip"

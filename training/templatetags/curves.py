@@ -14,11 +14,15 @@ WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 320, 150, 48, 10, 22, 10
 
 
 @register.filter
-def curve(points: Sequence[tuple[int, float]]) -> SafeString:
-    """A line through (step, value) points, its lowest and highest value and its end marked."""
+def curve(points: Sequence[tuple[int, float]], limit: float | None = None) -> SafeString:
+    """A line through (step, value) points, its lowest and highest value and its end marked.
+
+    limit: drawn dashed across, and within the picture.
+    """
     steps = [step for step, _ in points]
     values = [value for _, value in points]
-    low, high = min(values), max(values)
+    held = [*values, limit] if limit is not None else values
+    low, high = min(held), max(held)
     span = high - low
     reach = (steps[-1] - steps[0]) or 1
     base = HEIGHT - BOTTOM
@@ -31,16 +35,17 @@ def curve(points: Sequence[tuple[int, float]]) -> SafeString:
     ]
     end = tuple(f"{number:.1f}" for number in placed[-1])
     path = " L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
-    zero: SafeString | str = ""
-    if low < 0 < high:
-        y = TOP + (1 - (0 - low) / span) * (base - TOP)
-        zero = format_html(
-            '<line class="zero" x1="{}" y1="{}" x2="{}" y2="{}"/>',
-            LEFT,
-            f"{y:.1f}",
-            WIDTH - RIGHT,
-            f"{y:.1f}",
-        )
+    across = [("zero", 0.0)] if low < 0 < high else []
+    across += [("limit", limit)] if limit is not None else []
+    marked = format_html_join(
+        "",
+        '<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>',
+        [
+            (kind, LEFT, y, WIDTH - RIGHT, y)
+            for kind, value in across
+            for y in [f"{TOP + (1 - (value - low) / (span or 1)) * (base - TOP):.1f}"]
+        ],
+    )
     rules = format_html_join(
         "",
         '<line x1="{}" y1="{}" x2="{}" y2="{}"/>',
@@ -60,7 +65,7 @@ def curve(points: Sequence[tuple[int, float]]) -> SafeString:
         '<svg class="curve" viewBox="0 0 {} {}" aria-hidden="true">{}{}{}'
         '<path class="under" d="M{} {} L{} L{} {} Z"/><path d="M{}"/>'
         '<circle cx="{}" cy="{}" r="3.5"/></svg>',
-        WIDTH, HEIGHT, rules, zero, labels,
+        WIDTH, HEIGHT, rules, marked, labels,
         LEFT, base, path, end[0], base, path, *end,
     )  # fmt: skip
 

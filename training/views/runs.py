@@ -11,10 +11,12 @@ from django.views.decorators.http import require_safe
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 from training.models import Run
+from training.selectors.alarms import run_alarms
 from training.selectors.attempts import config_differences, phases, run_samples
 from training.selectors.checkpoints import run_checkpoints
 from training.selectors.events import run_pace
 from training.selectors.jobs import job_standing
+from training.selectors.preflight import run_preflight
 from training.selectors.results import run_measures
 from training.selectors.runs import run_curves
 from training.selectors.watching import TRAINED, run_warnings
@@ -30,6 +32,7 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         workspace=request.membership.workspace,
     )
     earlier, differences = config_differences(found)
+    alarms = run_alarms([found])
     context = {
         "run": found,
         "over": found.job.state in FINAL,
@@ -37,8 +40,10 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         "standing": job_standing(found.job, run_checkpoints(found)),
         "phases": phases(found),
         "measures": run_measures(found),
-        "curves": run_curves(found) if found.method in TRAINED else [],
-        "warnings": [message for _, message in run_warnings([found])],
+        "curves": run_curves(found, alarms) if found.method in TRAINED else [],
+        "alarms": alarms,
+        "preflight": run_preflight(found),
+        "warnings": [message for _, message in run_warnings([found], about_rows=False)],
         "samples": run_samples(found),
         "config": json.dumps(found.config, indent=2, ensure_ascii=False),
         "earlier": earlier,

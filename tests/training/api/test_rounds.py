@@ -192,7 +192,7 @@ def test_lists_and_rounds_cost_the_same_queries_however_long(
             )  # fmt: skip
         with django_assert_num_queries(4):
             assert rita.get("/rounds").json()["count"] == wanted
-        with django_assert_num_queries(6):  # token, membership, round, runs, jobs, opened
+        with django_assert_num_queries(7):  # token, membership, round, runs, jobs, opened, alarms
             rita.get(f"/rounds/{world.round.pk}")
 
 

@@ -5,7 +5,7 @@ const note = document.getElementById("live-note");
 let { events: eventsUrl, fragment: fragmentUrl, cursor, signature } = box.dataset;
 const POLL_MS = 2_000;
 const HIDDEN_MS = 15_000;
-const LOOK = new Set(["metrics", "progress", "sample", "phase", "warning", "start", "end", "resumed"]);
+const LOOK = new Set(["metrics", "progress", "sample", "phase", "warning", "alarm", "start", "end", "resumed"]);
 
 async function look() {
   let again = document.hidden ? HIDDEN_MS : POLL_MS;
