@@ -18,7 +18,7 @@ from trl import KTOConfig as TRLConfig
 from trl import KTOTrainer
 
 from training.engine.batching import Packing
-from training.engine.config import KTOConfig
+from training.engine.config_trl import KTOConfig
 from training.engine.data import (
     Encoded,
     Pair,

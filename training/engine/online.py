@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.engine.batching import Packing, pack
 from training.engine.checkpoint import Checkpoint
-from training.engine.config import OnlineConfig
+from training.engine.config_trl import OnlineConfig
 from training.engine.data import Branch, PromptRow, Tree, encode_prompts
 from training.engine.errors import StepZeroError
 from training.engine.generation import Generation, generate, text_of
