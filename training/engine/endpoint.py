@@ -67,7 +67,7 @@ def is_loopback(host: str) -> bool:
 class NoRedirects(urllib.request.HTTPRedirectHandler):
     """Leaves a redirect as the error that it is: answers go to the address that was given."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 

@@ -122,7 +122,7 @@ def train(run: RunDir) -> dict[str, Any]:
         return found
 
     run.events.write("phase", name="train")
-    for update in range(first, ppo.updates) if stopped is None else ():
+    for update in range(first, ppo.updates if stopped is None else first):
         chosen = [prompts[index] for index in order[update]]
         if begun is None:
             # 1. roll out and 2. score: answers of the policy, the reward of each
