@@ -145,7 +145,8 @@ class Batch:
 
 def filled(cache: Cache) -> list[Any]:
     """The layers of a cache that hold anything (a layer may share another's)."""
-    return [layer for layer in cache.layers if layer.is_initialized]
+    layers: list[Any] = list(cache.layers)
+    return [layer for layer in layers if layer.is_initialized]
 
 
 def widened(part: Tensor, width: int) -> Tensor:
