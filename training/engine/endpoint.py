@@ -67,7 +67,7 @@ def is_loopback(host: str) -> bool:
 class NoRedirects(urllib.request.HTTPRedirectHandler):
     """Leaves a redirect as the error that it is: answers go to the address that was given."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
@@ -139,7 +139,8 @@ class Endpoint:
         )
         try:
             opener = urllib.request.build_opener(*handlers)
-            with opener.open(request, timeout=self.timeout_s) as reply:
+            # whoever waits gives up first; this ends the thread
+            with opener.open(request, timeout=2.0 * self.timeout_s) as reply:
                 status, data = int(reply.status), bytes(reply.read(MAX_REPLY_BYTES + 1))
         except urllib.error.HTTPError as error:
             error.close()

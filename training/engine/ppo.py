@@ -130,7 +130,7 @@ def train(run: RunDir) -> dict[str, Any]:
         run, steps, pairs, held_out_by_policy(run, base, reference, packing), total=ppo.updates
     )
     run.events.write("phase", name="train")
-    for update in range(first, ppo.updates) if stopped is None else ():
+    for update in range(first, ppo.updates if stopped is None else first):
         chosen = [prompts[index] for index in order[update]]
         if begun is None:
             on_held_out = watched.values()

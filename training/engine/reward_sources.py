@@ -125,7 +125,7 @@ def load_reward_model(run: RunDir, base: Base, source: str, revision: str | None
     if not Path(source).expanduser().is_dir():
         # the commit that the run's first attempt found
         revision = run.inputs["adapters"]["ppo.reward_model"]
-    settings = {"revision": revision, "trust_remote_code": False}
+    settings: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
         located = locate(source)
         tokenizer = AutoTokenizer.from_pretrained(located, **settings)
