@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ from transformers.cache_utils import Cache
 
 from tests.engine.tiny import user
 from training.engine import generation
-from training.engine.config import AdapterConfig
+from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.data import prompt_tokens
 from training.engine.generation import RoomyLayer, forward, generate, pick, row_seed
-from training.engine.models import Base
+from training.engine.models import Base, load_base
 
 #: Prompts of very different lengths, in no order.
 ASKED = ["why? " * n for n in (5, 1, 14, 3, 2, 9, 1, 7)]
@@ -90,3 +91,14 @@ def test_the_cache_with_room_holds_what_the_stock_one_holds(base: Base) -> None:
         torch.testing.assert_close(ours, stock, atol=1e-5, rtol=0)
     for one, two in zip(caches[0].layers, caches[1].layers, strict=True):
         torch.testing.assert_close(two.keys, one.keys, atol=1e-5, rtol=0)
+
+
+def test_checkpointed_gradients_change_no_answer(tiny: Path) -> None:
+    """In training, checkpointed layers drop the cache that they are given."""
+    answers = []
+    for on in (False, True):
+        base = load_base(BaseConfig(source=str(tiny)), gradient_checkpointing=on)
+        training = base.model.training
+        answers.append(generate(base, prompts_of(base), max_new_tokens=8, temperature=1.0, seed=3))
+        assert base.model.training == training
+    assert answers[0] == answers[1]

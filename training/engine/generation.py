@@ -9,9 +9,10 @@ depend on which rows it is decoded with.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,6 +155,18 @@ def widened(part: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(part, (0, 0, width - part.shape[2], 0))
 
 
+@contextlib.contextmanager
+def decoding(base: Base) -> Iterator[None]:
+    """Within the block the model decodes: under gradient checkpointing, layers that are in training
+    drop the cache that they were given, and each token would then see nothing but itself."""
+    training = base.model.training
+    base.model.eval()
+    try:
+        yield
+    finally:
+        base.model.train(training)
+
+
 @torch.no_grad()
 def generate(
     base: Base,
@@ -169,6 +182,35 @@ def generate(
 
     Temperature 0 takes the most probable token; nothing else than `top_p` cuts the distribution.
     """
+    with decoding(base):
+        done = answer_all(
+            base,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            top_p=top_p,
+            samples_per_prompt=samples_per_prompt,
+        )
+    return [
+        Generation(
+            row.prompt, row.sample, tuple(row.tokens), row.tokens[-1] == base.eos_id, row.seed
+        )
+        for row in sorted(done, key=lambda row: (row.prompt, row.sample))
+    ]
+
+
+def answer_all(
+    base: Base,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    top_p: float,
+    samples_per_prompt: int,
+) -> list[Row]:
+    """The rows of all answers, in the order in which they ended."""
     waiting = deque(sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index)))
     capacity = max(BATCH, samples_per_prompt)
     batch: Batch | None = None
@@ -211,12 +253,7 @@ def generate(
             base, tokens[:, None], batch.seen, batch.cache, batch.position[:, None]
         )
         batch.position = batch.position + 1
-    return [
-        Generation(
-            row.prompt, row.sample, tuple(row.tokens), row.tokens[-1] == base.eos_id, row.seed
-        )
-        for row in sorted(done, key=lambda row: (row.prompt, row.sample))
-    ]
+    return done
 
 
 def begin(base: Base, prompts: Sequence[tuple[int, ...]], rows: list[Row], repeats: int) -> Batch:

@@ -106,19 +106,14 @@ def write_answers(
     base: Base, prompts: Sequence[PromptRow], settings: OnlineConfig, *, seed: int
 ) -> list[Generation]:
     """`samples_per_prompt` answers to each prompt under the active adapter."""
-    training = base.model.training
-    base.model.eval()  # while training under gradient checkpointing, layers drop the cache
-    try:
-        return generate(
-            base,
-            [prompt.tokens for prompt in prompts],
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            seed=seed,
-            samples_per_prompt=settings.samples_per_prompt,
-        )
-    finally:
-        base.model.train(training)
+    return generate(
+        base,
+        [prompt.tokens for prompt in prompts],
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        seed=seed,
+        samples_per_prompt=settings.samples_per_prompt,
+    )
 
 
 def trees_of(prompts: Sequence[PromptRow], answers: Sequence[Generation]) -> list[Tree]:
