@@ -13,7 +13,7 @@ from tests.people import People, make_people
 history = import_module("annotate.migrations.0002_history_is_appended")
 
 #: Folders whose tests may run side by side, but for those that carry one of these marks.
-LIGHT = ("accounts", "annotate", "api", "contracts", "training")
+LIGHT = ("accounts", "annotate", "api", "contracts", "engine", "training")
 HEAVY = ("alone", "browser", "faults", "model")
 
 

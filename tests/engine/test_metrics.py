@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,17 +22,22 @@ def names_in(path: Path) -> set[str]:
     """Names of metrics that a module writes: keys of dicts, and what it assigns or adds to."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        keys = node.keys if isinstance(node, ast.Dict) else []
+        keys: Sequence[ast.expr | None] = node.keys if isinstance(node, ast.Dict) else []
+        if isinstance(node, ast.Dict) and all(is_name(value) for value in node.values):
+            keys = node.values  # another trainer's names, and ours
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             keys = [node.slice]
-        found |= {
-            key.value
-            for key in keys
-            if isinstance(key, ast.Constant)
-            and isinstance(key.value, str)
-            and NAME.match(key.value)
-        }
+        found |= {str(key.value) for key in keys if isinstance(key, ast.Constant) and is_name(key)}
     return found
+
+
+def is_name(node: ast.expr | None) -> bool:
+    return (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and NAME.match(node.value) is not None
+        and node.value != "application/json"
+    )
 
 
 @pytest.mark.parametrize("path", ENGINE, ids=lambda path: path.name)

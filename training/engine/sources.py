@@ -108,16 +108,22 @@ def refuse_unsafe(folder: Path) -> None:
         raise BaseModelError(f"{config_path} is not JSON") from None
     if "auto_map" in config or "auto_map" in tokenizer_config(folder):
         raise BaseModelError(f"{folder} wants to run code of its own (auto_map); that is refused")
-    kinds = [str(each) for each in config.get("architectures") or []]
-    if any(each.endswith("ForSequenceClassification") for each in kinds):
-        raise BaseModelError(
-            f"{folder} holds a reward model ({kinds[0]}), which has no language-model head; a base "
-            "is a causal language model"
-        )
     if not list(folder.glob("*.safetensors")):
         pickled = [path.name for path in folder.iterdir() if path.suffix in PICKLES]
         held = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
         raise BaseModelError(f"{folder} holds {held}; safetensors are needed")
+
+
+def refuse_classifier(source: str) -> None:
+    """Raise BaseModelError for a folder that scores texts: a base has to write them."""
+    path = Path(source) / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kinds = [str(each) for each in config.get("architectures") or []]
+    if any(each.endswith("ForSequenceClassification") for each in kinds):
+        raise BaseModelError(
+            f"{source} holds a reward model ({kinds[0]}), which has no language-model head; a base "
+            "is a causal language model"
+        )
 
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:
