@@ -169,10 +169,10 @@ def test_sigterm_writes_a_checkpoint_and_the_next_start_ends_where_it_would_have
 ) -> None:
     asked = config("dpo", tiny, optim={"lr": 5e-3, "batch_size": 2, "epochs": 8})
     whole = make_run(tmp_path / "whole", asked, train=TRAIN)
-    command = [sys.executable, "-m", "training.engine", "run"]
-    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    assert main(["run", str(whole)]) == 0
     cut = make_run(tmp_path / "cut", asked, train=TRAIN)
-    child = subprocess.Popen([*command, str(cut)], stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "training.engine", "run", str(cut)]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not any(e["kind"] == "progress" for e in events(cut)):
         assert time.monotonic() < deadline
@@ -180,7 +180,7 @@ def test_sigterm_writes_a_checkpoint_and_the_next_start_ends_where_it_would_have
     child.send_signal(signal.SIGTERM)
     assert child.wait(60) == 75
     assert not (cut / "result.json").exists()
-    subprocess.run([*command, str(cut)], check=True, capture_output=True)
+    assert main(["run", str(cut)]) == 0
     assert any(e["kind"] == "resumed" for e in events(cut))
     name = "adapter/adapter_model.safetensors"
     assert (cut / name).read_bytes() == (whole / name).read_bytes()

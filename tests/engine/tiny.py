@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -22,12 +26,20 @@ from transformers import (
 from training.engine.sources import packaged_gguf
 
 
-def save_tokenizer(folder: Path) -> Any:
-    """SmolLM2's own tokenizer (pad == EOS, ChatML), read from the packaged GGUF."""
+@cache
+def converted_tokenizer() -> Path:
+    """SmolLM2's own tokenizer (pad == EOS, ChatML); reading it from the GGUF takes seconds."""
+    folder = Path(mkdtemp(prefix="tokenizer-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     gguf = packaged_gguf()
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    tokenizer.save_pretrained(folder)
-    return tokenizer
+    AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(folder)
+    return folder
+
+
+def save_tokenizer(folder: Path) -> Any:
+    """A copy of it."""
+    shutil.copytree(converted_tokenizer(), folder, dirs_exist_ok=True)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def save_tiny(

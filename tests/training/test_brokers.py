@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 #: Sends a wake-up as the web does and receives it as the worker does, each by its own code.
 ROUND_TRIP = """
 import django; django.setup()
@@ -34,8 +36,6 @@ call_command("migrate", verbosity=0)
 from rlhf_platform.accounts.models import Workspace
 from training.models import Job
 from training.services.queueing import claim_next, enqueue
-
-pytestmark = pytest.mark.alone
 workspace = Workspace.objects.create(slug="w", name="W")
 started = time.monotonic()
 enqueue(kind="push_model", queue="default", workspace=workspace)

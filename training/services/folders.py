@@ -72,6 +72,8 @@ def data_lines(run: Run) -> dict[str, list[str]]:
             row = json.loads(line)
             prompts[row["prompt_id"]] = {"id": row["prompt_id"], "prompt": row["prompt"]}
         asked = [json.dumps(row, ensure_ascii=False) for row in prompts.values()]
+        if run.method != Run.Method.PPO:
+            return {"prompts": asked}
         return {"prompts": asked, "test": test}  # held out for the over-optimisation alarm
     if run.method == Run.Method.EVALUATE:
         return {"test": test}
