@@ -10,14 +10,16 @@ import torch
 from torch import nn
 
 from tests.engine.tiny import events, make_run, preference_row, result
+from training.engine import quantization
 from training.engine.__main__ import main
 from training.engine.batching import Packing, pack
 from training.engine.config import AdapterConfig, BaseConfig, OptimConfig
 from training.engine.data import Branch, Tree
 from training.engine.errors import StepZeroError
+from training.engine.generation import generate
 from training.engine.logprobs import group_logps, response_logps
 from training.engine.models import Base, load_base
-from training.engine.quantization import count_layers
+from training.engine.quantization import count_layers, held_dequantized
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps
 
@@ -106,3 +108,31 @@ def test_a_parameter_that_no_gradient_reaches_is_refused(tmp_path: Path) -> None
     with pytest.raises(StepZeroError, match=r"1 of 2 trained parameters .*cut"):
         steps.take()
     torch.testing.assert_close(reached, nn.Parameter(torch.ones(2)))
+
+
+def test_answers_are_written_with_weights_dequantized_once(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(BaseConfig(source=str(tiny), quantization="nf4"))
+    layers = [m for m in base.model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    states = torch.randn(3, 5, layers[0].in_features)
+    own = layers[0](states)
+    prompts = [tuple(range(40, 60)), tuple(range(50, 58))]
+    asked = {"max_new_tokens": 6, "temperature": 1.0, "seed": 1}
+    with held_dequantized(base.model):
+        assert torch.equal(layers[0](states), own)
+        assert "forward" in vars(layers[-1])
+    once = generate(base, prompts, **asked)
+    assert not any("forward" in vars(layer) for layer in layers)
+
+    monkeypatch.setattr(quantization, "available_bytes", lambda: 0)
+    with held_dequantized(base.model):
+        assert not any("forward" in vars(layer) for layer in layers)
+    assert generate(base, prompts, **asked) == once
+
+
+def test_an_interrupt_leaves_layers_as_they_were(tiny: Path) -> None:
+    base = load_base(BaseConfig(source=str(tiny), quantization="nf4"))
+    with pytest.raises(KeyboardInterrupt), held_dequantized(base.model):
+        raise KeyboardInterrupt
+    assert not any("forward" in vars(module) for module in base.model.modules())

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from training.engine.models import Base
+from training.engine.quantization import held_dequantized
 from training.engine.stopping import raise_if_stopped
 
 #: Rows decoded side by side.
@@ -162,7 +163,8 @@ def decoding(base: Base) -> Iterator[None]:
     training = base.model.training
     base.model.eval()
     try:
-        yield
+        with held_dequantized(base.model):
+            yield
     finally:
         base.model.train(training)
 

@@ -5,8 +5,13 @@ NF4 with double quantization is QLoRA's layout (Dettmers et al. 2023, arXiv 2305
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 import torch
-from torch import nn
+from bitsandbytes.functional import dequantize_4bit
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from training.engine.config import BaseConfig
@@ -14,6 +19,8 @@ from training.engine.errors import StepZeroError
 
 #: bitsandbytes' layer of each quantization.
 LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
+#: Weights are held dequantized only where free memory is so many times their size.
+ROOM = 4
 
 
 def quantization_config(config: BaseConfig) -> BitsAndBytesConfig | None:
@@ -54,3 +61,48 @@ def keep_differentiable(model: nn.Module) -> None:
     for module in model.modules():
         if type(module).__name__ == LAYERS["nf4"]:
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def held_dequantized(model: nn.Module) -> Iterator[None]:
+    """Within the block 4-bit layers on a processor compute with weights dequantized once.
+
+    A processor dequantizes a layer's weights at every pass, which for the one token a row of
+    decoding is most of the work. The products are the same to the last bit. On a GPU the kernels do
+    both at once, and where memory is short the weights stay as they are.
+    """
+    layers: list[Any] = [m for m in model.modules() if type(m).__name__ == LAYERS["nf4"]]
+    layers = [layer for layer in layers if layer.weight.device.type == "cpu"]
+    size = sum(4 * layer.in_features * layer.out_features for layer in layers)
+    if size * ROOM > available_bytes():
+        layers = []
+    try:
+        for layer in layers:
+            layer.forward = plain_forward(layer)
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def plain_forward(layer: Any) -> Any:
+    """What `Linear4bit.forward` computes, on weights that are dequantized here."""
+    weight: Tensor = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+
+    def forward(states: Tensor) -> Tensor:
+        dtype = layer.compute_dtype or states.dtype
+        bias = None if layer.bias is None else layer.bias.to(dtype)
+        product = nn.functional.linear(states.to(dtype), weight.to(dtype), bias)
+        return product.to(states.dtype)
+
+    return forward
+
+
+def available_bytes() -> int:
+    """Memory that the kernel would give out without swapping; 0 where it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            found = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(found.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError):
+        return 0

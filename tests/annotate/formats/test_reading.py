@@ -16,6 +16,11 @@ from tests.data import HH, PANDALM, rows, write_rows
 TWO = b'{"a": 1}\n{"a": 2}\n'
 
 
+def zipped(data: bytes) -> bytes:
+    """The same bytes in every process: they are part of a test's name."""
+    return gzip.compress(data, mtime=0)
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "rows.jsonl"
@@ -92,11 +97,17 @@ def test_a_missing_file_is_not_found(file: Path) -> None:
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (gzip.compress(b"", mtime=0), "is empty when it is decompressed"),
+        (zipped(b""), "is empty when it is decompressed"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\n", "is a binary file"),
         ("{}\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
-        (gzip.compress(TWO * 10_000, mtime=0)[:-40], "is not a whole gzip file: its end is missing"),
-        (gzip.compress(TWO, mtime=0)[:12] + b"nonsense and more nonsense", "is not a whole gzip file"),
+        (
+            zipped(TWO * 10_000)[:-40],
+            "is not a whole gzip file: its end is missing",
+        ),
+        (
+            zipped(TWO)[:12] + b"nonsense and more nonsense",
+            "is not a whole gzip file",
+        ),
         (b"PAR1 and nothing more", "cannot be read as Parquet"),
         (b'[{"a": 1},\n{"a": }]', "begins like a JSON list, but line 2 is not JSON"),
     ],
