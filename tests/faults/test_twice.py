@@ -109,8 +109,9 @@ def test_every_kind_of_job(people: People, hub: Hub, settings: Settings, tmp_pat
     launch_round(method="ppo", config={"sft": {}}, **asked)
     methods = work_off_twice()
     reward = ModelVersion.objects.get(kind="reward")
-    launch_round(method="dpo", reward_version=reward, **asked)
-    methods |= work_off_twice()
+    for method in ("dpo", "kto", "orpo", "grpo", "rloo"):
+        launch_round(method=method, reward_version=reward, **asked)
+        methods |= work_off_twice()
     assert methods == set(Run.Method.values)
     assert set(Round.objects.values_list("state", flat=True)) == {Round.State.AWAITING_VERDICT}
 
