@@ -90,7 +90,7 @@ def plain_forward(layer: Any) -> Any:
     weight: Tensor = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
 
     def forward(states: Tensor) -> Tensor:
-        dtype = layer.compute_dtype or states.dtype
+        dtype = getattr(layer, "compute_dtype", None) or states.dtype
         bias = None if layer.bias is None else layer.bias.to(dtype)
         product = nn.functional.linear(states.to(dtype), weight.to(dtype), bias)
         return product.to(states.dtype)
