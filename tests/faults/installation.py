@@ -17,7 +17,7 @@ import psutil
 
 from tests.faults.servers import listens
 from training.engine.tether import die_with_parent
-from training.services.processes import web
+from training.services.processes import listening, web
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: Seconds of the lease where a test does not say otherwise: short, and longer than a busy machine
@@ -40,7 +40,13 @@ class PersonGone(Exception):
 class Running:
     """A process of the installation, with what it wrote."""
 
-    def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: dict[str, str],
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
@@ -51,6 +57,7 @@ class Running:
                 env=environment,
                 cwd=REPOSITORY,
                 start_new_session=True,
+                pass_fds=pass_fds,
                 preexec_fn=die_with_parent,
             )
 
@@ -77,7 +84,13 @@ class Running:
 class Person:
     """The process of tests.faults.acts: one act at a time, each with a bound."""
 
-    def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: dict[str, str],
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
                 command,
@@ -87,6 +100,7 @@ class Person:
                 env=environment,
                 cwd=REPOSITORY,
                 start_new_session=True,
+                pass_fds=pass_fds,
                 preexec_fn=die_with_parent,
             )
 
@@ -150,9 +164,9 @@ class Installation:
 
     # Processes ----------------------------------------------------------------------------------
 
-    def start(self, name: str, command: Sequence[str]) -> Running:
+    def start(self, name: str, command: Sequence[str], pass_fds: Sequence[int] = ()) -> Running:
         log = self.folder / "logs" / f"{len(self._started)}-{name}.txt"
-        process = Running(command, log, self.environment)
+        process = Running(command, log, self.environment, pass_fds)
         self._started.append(process)
         return process
 
@@ -181,7 +195,8 @@ class Installation:
 
     def web(self, port: int) -> Running:
         """The site, as `manage.py up` starts it."""
-        process = self.start("web", web("127.0.0.1", port))
+        with listening("127.0.0.1", port) as listener:
+            process = self.start("web", web(listener), [listener.fileno()])
         self.wait_until(lambda: listens(port), START_S, "the web listens")
         return process
 

@@ -21,7 +21,7 @@ from training.models import Job, Run
 from training.services import queueing
 from training.services.executing import execute_run
 from training.services.folders import run_folder
-from training.services.processes import PortInUse, require_port
+from training.services.processes import PortInUse, listening
 from training.services.versions import base_version
 
 State = Job.State
@@ -302,7 +302,7 @@ def test_a_port_in_use_is_named() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=str(port)):
-            require_port("127.0.0.1", port)
+            listening("127.0.0.1", port)
 
 
 def test_unknown_brokers_are_refused() -> None:

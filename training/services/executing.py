@@ -103,12 +103,20 @@ def take_over(
     elif ending.status == EXIT_INTERRUPTED or ending.asked:
         queueing.give_back(claim=claim, reason="preempted", detail=INTERRUPTED[ending.asked])
     elif ending.status == EXIT_NO_SPACE:
-        fail(claim, run, reason="disk", detail=child.last_words())
+        fail(claim, run, reason="disk", detail=no_space(child, folder))
     elif result is not None:
         reason = str(result.get("cause") or "refused")
         fail(claim, run, reason=reason, detail=str(result.get("reason")), result=result)
     else:
         lost_child(claim, run, child, ending.status)
+
+
+def no_space(child: Child, folder: Path) -> str:
+    """The child's own words on what did not fit, or ours where there was no room for those."""
+    said = child.last_words()
+    if any(word in said.lower() for word in ("space", "room")):
+        return said
+    return f"no space left for its log on the disk of {folder}; make room, then try again"
 
 
 def succeed(claim: Claim, result: dict[str, Any]) -> None:

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds a process may take to end after SIGTERM; a training child writes its checkpoint in it.
 STOP_GRACE_S = 40
-
+#: Connections that wait for the web, at most; the kernel may hold fewer (net.core.somaxconn).
+BACKLOG = 2048
 
 #: What a terminal, a service manager and a closed window send.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -40,28 +41,30 @@ class PortInUse(TrainingError):
     """Raised when the web cannot listen; says on which port and what to do."""
 
 
-def require_port(host: str, port: int) -> None:
-    """Raise PortInUse unless `port` can be listened on."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise PortInUse(
-                f"{host}:{port} cannot be used ({error.strerror}); stop what listens there, "
-                f"or choose another port, for example --port {port + 1}"
-            ) from None
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens, for `web` to take requests from. Raises PortInUse.
+
+    The parent holds it: what has connected while the web is started again waits in it, and would
+    be reset if the socket ended with the process that took from it.
+    """
+    try:
+        return socket.create_server((host, port), backlog=BACKLOG)
+    except OSError as error:
+        raise PortInUse(
+            f"{host}:{port} cannot be used ({error.strerror}); stop what listens there, "
+            f"or choose another port, for example --port {port + 1}"
+        ) from None
 
 
 def manage(*arguments: str) -> list[str]:
     return [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), *arguments]
 
 
-def web(host: str, port: int) -> list[str]:
+def web(listener: socket.socket) -> list[str]:
     """gunicorn with threads: pages are short and mostly wait for the database."""
     return [
         sys.executable, "-m", "gunicorn", "rlhf_platform.wsgi:application",
-        "--bind", f"{host}:{port}", "--worker-class", "gthread", "--workers", "1",
+        "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--workers", "1",
         "--threads", "8", "--graceful-timeout", "10", "--no-control-socket",
     ]  # fmt: skip
 
@@ -69,8 +72,8 @@ def web(host: str, port: int) -> list[str]:
 class Process:
     """A child that is started again when it dies by itself, and that ends when we do."""
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
-        self._name, self._command = name, list(command)
+    def __init__(self, name: str, command: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
+        self._name, self._command, self._pass_fds = name, list(command), tuple(pass_fds)
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -78,6 +81,7 @@ class Process:
             tied(self._command),
             cwd=settings.BASE_DIR,
             env=os.environ | {"DATA_DIR": str(settings.DATA_DIR)},
+            pass_fds=self._pass_fds,
             # A Ctrl-C reaches the terminal's whole group; the parent alone ends its children, in
             # order, so that the worker still has its broker while it stops.
             start_new_session=True,
@@ -101,10 +105,17 @@ class Process:
 
 
 @contextmanager
-def running(name: str, command: Sequence[str]) -> Iterator[Process]:
+def running(name: str, command: Sequence[str], pass_fds: Sequence[int] = ()) -> Iterator[Process]:
     """A process that lives as long as the block."""
-    process = Process(name, command)
+    process = Process(name, command, pass_fds)
     try:
         yield process
     finally:
         process.stop()
+
+
+@contextmanager
+def serving(listener: socket.socket) -> Iterator[Process]:
+    """The web, taking requests from `listener` as long as the block lasts."""
+    with running("the web", web(listener), [listener.fileno()]) as process:
+        yield process

@@ -25,11 +25,11 @@ from training.management.base import TrainingCommand
 from training.services.processes import (
     STOP_SIGNALS,
     Process,
+    listening,
     manage,
-    require_port,
     running,
+    serving,
     stop_event,
-    web,
 )
 
 #: Free space the demo asks for: a converted model, adapters, logs.
@@ -51,7 +51,7 @@ class Command(TrainingCommand):
         serve = os.environ.get("SERVE", "1") != "0"
         folder = Path(settings.DATA_DIR)
         if serve:
-            require_port("127.0.0.1", options["port"])
+            listening("127.0.0.1", options["port"]).close()  # said now, not after the work
         require_own_folder(folder)
         with (folder / MARK).open("w") as lock:
             try:
@@ -86,7 +86,7 @@ class Command(TrainingCommand):
         person = User.objects.get(email=EMAIL)
         link = f"http://127.0.0.1:{port}/sign-in/{make_sign_in_link(user=person)}/"
         stopping = stop_event()
-        with running("the web", web("127.0.0.1", port)) as site:
+        with listening("127.0.0.1", port) as listener, serving(listener) as site:
             self.stdout.write(
                 f"\nServing at http://127.0.0.1:{port}. Sign in once, within a day:\n\n  {link}\n\n"
                 "Ctrl-C stops everything; `make demo` serves again without repeating the work."

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from django.core.management import call_command
@@ -9,11 +10,11 @@ from rlhf_platform.broker import embedded_broker
 from training.management.base import TrainingCommand
 from training.services.processes import (
     STOP_GRACE_S,
+    listening,
     manage,
-    require_port,
     running,
+    serving,
     stop_event,
-    web,
 )
 
 
@@ -26,15 +27,18 @@ class Command(TrainingCommand):
 
     def work(self, **options: Any) -> None:
         host, port = options["host"], options["port"]
-        require_port(host, port)
-        call_command("migrate", verbosity=0)
+        with listening(host, port) as listener:
+            call_command("migrate", verbosity=0)
+            self.run(listener, f"http://{host}:{port}")
+
+    def run(self, listener: socket.socket, address: str) -> None:
         stopping = stop_event()
         with (
             embedded_broker(),
             running("the worker", manage("worker")) as worker,
-            running("the web", web(host, port)) as site,
+            serving(listener) as site,
         ):
-            self.stdout.write(f"serving at http://{host}:{port} (Ctrl-C stops everything)")
+            self.stdout.write(f"serving at {address} (Ctrl-C stops everything)")
             while not stopping.wait(1.0):
                 worker.keep_alive()
                 site.keep_alive()
