@@ -23,9 +23,11 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from training.engine.causes import ALARM, NO_SPACE, REFUSED, cause_of, in_words
+from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
 from training.engine.files import write_file
 from training.engine.rundir import RunDir, make_attempt, publish_result, read_rows
@@ -262,19 +264,42 @@ def run_folder(
     heartbeat_fd: int | None = None,
     patience_s: float | None = None,
 ) -> int:
-    """Run one folder to its end and publish result.json. Returns the exit status."""
-    started = time.monotonic()
+    """Run one folder to its end and publish result.json. Returns the exit status.
+
+    Where torchrun or `accelerate launch` started several processes, this is one of them.
+    """
     tie(heartbeat_fd, patience_s)
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return run_process(path, attempt)
+    from training.engine import distributed
+
+    distributed.join()
     try:
-        run = RunDir(path, attempt)
+        if distributed.rank() == 0:
+            return run_process(path, attempt)
+        with TemporaryDirectory() as scratch:
+            return run_process(path, attempt, Path(scratch))
+    finally:
+        distributed.leave()
+
+
+def run_process(path: Path, attempt: str | None, scratch: Path | None = None) -> int:
+    """This process's part of a run: all of it, or with a `scratch` folder that of a follower."""
+    started = time.monotonic()
+    try:
+        run = RunDir(path, attempt, scratch=scratch)
     except ConfigError as error:
-        refuse_config(path, attempt, f"{error}")
+        if scratch is None:
+            refuse_config(path, attempt, f"{error}")
         raise
     try:
         from training.engine.inputs import compare_inputs
 
         compare_inputs(run)
+        require_shareable(run.config)
         found = importlib.import_module(METHODS[run.config.method]).train(run)
+        if not run.is_leader:
+            return EXIT_DONE
         return publish(run, started, status="done", cause=None, **(stopped_early(run) | found))
     except Interrupted as pause:
         say(f"{pause}")
@@ -282,6 +307,18 @@ def run_folder(
         return EXIT_INTERRUPTED
     except Exception as error:
         return give_up(run, started, error)
+
+
+def require_shareable(config: RunConfig) -> None:
+    """Raise ConfigError for what several processes that were started cannot do together."""
+    from training.engine import distributed, sharding
+
+    sharding.require_shardable(config)
+    if distributed.size() > 1 and config.method in TRL_METHODS:
+        raise ConfigError(
+            f"{config.method} runs in one process, and {distributed.size()} were started: its "
+            "batches are TRL's. Start it without torchrun or accelerate launch"
+        )
 
 
 def stopped_early(run: RunDir) -> dict[str, Any]:
@@ -299,6 +336,9 @@ def give_up(run: RunDir, started: float, error: Exception) -> int:
     """Tell why, in the result and on stderr; without a result where only room is missing."""
     cause = cause_of(error)
     reason = in_words(error, cause)
+    if not run.is_leader:
+        say(f"process {os.environ.get('RANK')}: {reason}")
+        return EXIT_FAILED
     if cause == NO_SPACE:
         raise OutOfSpaceError(reason) from error
     if cause == ALARM:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from training.engine.data import Branch, Tree
+from training.engine.distributed import share
 
 PROMPT = -1
 
@@ -60,21 +61,28 @@ class Packing:
     shared: bool
 
 
-def pack(trees: Sequence[Tree], packing: Packing) -> list[list[PackedRow]]:
+def pack(
+    trees: Sequence[Tree], packing: Packing, only: Sequence[int] | None = None
+) -> list[list[PackedRow]]:
     """Groups of rows; every branch of a tree is in the same group, so a loss needs one group.
 
     Shared: each group is one row of at most `packing.budget` tokens (a longer tree gets its own
     row); trees go in by decreasing length, each into the first row with room (deterministic).
     Not shared: each group is one tree, each branch in a plain row behind its own prompt.
+    only: the indices of the trees to pack; all of them by default.
     """
+    wanted = range(len(trees)) if only is None else only
     if not packing.shared:
         return [
-            [build_row([(index, tree)], only=branch) for branch in range(len(tree.branches))]
-            for index, tree in enumerate(trees)
+            [
+                build_row([(index, trees[index])], only=branch)
+                for branch in range(len(trees[index].branches))
+            ]
+            for index in wanted
         ]
     bins: list[list[tuple[int, Tree]]] = []
     room: list[int] = []
-    order = sorted(range(len(trees)), key=lambda index: (-trees[index].length, index))
+    order = sorted(wanted, key=lambda index: (-trees[index].length, index))
     for index in order:
         tree = trees[index]
         fits = next((i for i, left in enumerate(room) if left >= tree.length), None)
@@ -85,6 +93,11 @@ def pack(trees: Sequence[Tree], packing: Packing) -> list[list[PackedRow]]:
         bins[fits].append((index, tree))
         room[fits] -= tree.length
     return [[build_row(group)] for group in bins]
+
+
+def pack_share(trees: Sequence[Tree], packing: Packing) -> list[list[PackedRow]]:
+    """`pack` of the trees that fall to this process, all of them in a run of one process."""
+    return pack(trees, packing, only=share([tree.length for tree in trees]))
 
 
 def build_row(group: Sequence[tuple[int, Tree]], *, only: int | None = None) -> PackedRow:

@@ -23,14 +23,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.engine.batching import Packing, pack
+from training.engine.batching import Packing
 from training.engine.config import DPOConfig
 from training.engine.data import Pair, encode_pairs, relative_weights
+from training.engine.distributed import add_up, everyone, rank
 from training.engine.held_out import HeldOut
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import group_logps, response_logps
 from training.engine.losses import accuracy, dpo_losses
-from training.engine.models import Base, load_base
+from training.engine.models import Base
 from training.engine.preflight import (
     announce,
     choose_packing,
@@ -39,9 +40,10 @@ from training.engine.preflight import (
 )
 from training.engine.reward import require_margins, test_pairs
 from training.engine.rundir import EventWriter, RunDir
+from training.engine.sharding import own_groups, whole
 from training.engine.sources import cache_folder
 from training.engine.steps import Steps, batches
-from training.engine.tuning import begin
+from training.engine.tuning import begin, load_trainable
 
 ADAPTER = "policy"
 REFERENCE = "reference"
@@ -63,14 +65,20 @@ def reference_logps(
         if ".lora_" in key and (name is None or f".{name}." not in key):
             continue  # other adapters do not touch the reference
         digest.update(key.encode())
-        data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        data = whole(tensor).detach().cpu().contiguous().view(-1).view(torch.uint8)
         digest.update(data.numpy().tobytes())
     digest.update(repr([pair.tree for pair in pairs]).encode())
     path = cache_folder() / "logps" / f"{digest.hexdigest()}.safetensors"
+    known: Tensor | None = None
     with contextlib.suppress(OSError, SafetensorError, KeyError):
-        return load_file(path)["logps"]
+        known = load_file(path)["logps"]
+    if everyone(known is not None):
+        assert known is not None  # noqa: S101 - narrows the type
+        return known
     with base.use(name):
         logps = response_logps(base, [pair.tree for pair in pairs], packing)
+    if rank():
+        return logps  # the leader keeps them
     beside = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,9 +165,7 @@ def train(run: RunDir) -> dict[str, Any]:
     assert dpo is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(
-        run.base, gradient_checkpointing=config.gradient_checkpointing, tuning=config.tuning
-    )
+    base = load_trainable(run)
     pairs = encode_pairs(base, run.rows(config.data.train), config.data, run.events, "train")
     if dpo.margin:
         require_margins(pairs, "dpo.margin")
@@ -214,7 +220,7 @@ def train(run: RunDir) -> dict[str, Any]:
             offsets = None
             if dpo.margin:
                 offsets = torch.tensor([pair.label.margin for pair in chosen])
-            for group in pack([pair.tree for pair in chosen], packing):
+            for group in own_groups(base, [pair.tree for pair in chosen], packing):
                 steps.raise_if_stopped()
                 # 1. the policy's log-probs of both responses, in one packed pass
                 indices, logps = group_logps(base, group)
@@ -239,6 +245,7 @@ def train(run: RunDir) -> dict[str, Any]:
                 losses[indices] = group_losses.detach().cpu()
                 margins[indices] = group_margins.detach().cpu()
                 seen[indices] = logps.detach().cpu()
+            add_up(losses, margins, seen)
             if steps.step == 0:
                 expect_step_zero(
                     config,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from training.engine.distributed import add_up, largest, share
 from training.engine.models import Base
 from training.engine.quantization import held_dequantized
 from training.engine.stopping import raise_if_stopped
@@ -194,11 +195,33 @@ def generate(
             top_p=top_p,
             samples_per_prompt=samples_per_prompt,
         )
-    return [
+    own = [
         Generation(
             row.prompt, row.sample, tuple(row.tokens), row.tokens[-1] == base.eos_id, row.seed
         )
-        for row in sorted(done, key=lambda row: (row.prompt, row.sample))
+        for row in done
+    ]
+    return of_all_processes(own, len(prompts), samples_per_prompt)
+
+
+def of_all_processes(
+    own: Sequence[Generation], n_prompts: int, samples_per_prompt: int
+) -> list[Generation]:
+    """The answers of every process, each of which has answered its share of the prompts."""
+    width = largest(max((len(answer.tokens) for answer in own), default=0))
+    lines = n_prompts * samples_per_prompt
+    tokens = torch.zeros(lines, width, dtype=torch.long)
+    facts = torch.zeros(lines, 3, dtype=torch.long)  # tokens, whether it finished, seed
+    for answer in own:
+        line = answer.prompt * samples_per_prompt + answer.sample
+        tokens[line, : len(answer.tokens)] = torch.tensor(answer.tokens)
+        facts[line] = torch.tensor([len(answer.tokens), answer.finished, answer.seed])
+    add_up(tokens, facts)
+    return [
+        Generation(*divmod(line, samples_per_prompt), tuple(row[:length]), bool(finished), seed)
+        for line, (row, (length, finished, seed)) in enumerate(
+            zip(tokens.tolist(), facts.tolist(), strict=True)
+        )
     ]
 
 
@@ -212,8 +235,9 @@ def answer_all(
     top_p: float,
     samples_per_prompt: int,
 ) -> list[Row]:
-    """The rows of all answers, in the order in which they ended."""
-    waiting = deque(sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index)))
+    """The rows of this process's share of the answers, in the order in which they ended."""
+    own = share([len(prompt) + max_new_tokens for prompt in prompts])
+    waiting = deque(sorted(own, key=lambda index: (len(prompts[index]), index)))
     capacity = max(BATCH, samples_per_prompt)
     batch: Batch | None = None
     done: list[Row] = []

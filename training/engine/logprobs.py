@@ -8,7 +8,7 @@ trained too at one more gradient of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from training.engine.batching import PackedRow, Packing, pack
 from training.engine.data import Branch, Tree
+from training.engine.distributed import add_up
 from training.engine.models import Base
+from training.engine.sharding import own_groups
 from training.engine.stopping import raise_if_stopped
 
 #: Scored tokens per chunk of logits: 128 × 49,152 × 4 bytes = 25 MB for SmolLM2. From 32 MB on
@@ -136,8 +138,15 @@ def response_logps(base: Base, trees: Sequence[Tree], packing: Packing) -> Tenso
 
     All trees have the same number of branches K. Returns: (len(trees), K) on the CPU
     """
+    result = _logps_of(base, trees, own_groups(base, trees, packing))
+    add_up(result)
+    return result
+
+
+def _logps_of(base: Base, trees: Sequence[Tree], groups: Iterable[Sequence[PackedRow]]) -> Tensor:
+    """`response_logps` of the trees in these groups, zero for the others."""
     result = torch.zeros(len(trees), len(trees[0].branches))
-    for group in pack(trees, packing):
+    for group in groups:
         raise_if_stopped()
         indices, table = group_logps(base, group)
         result[indices] = table.cpu()
@@ -158,13 +167,15 @@ def own_log_prob_error(base: Base, tree: Tree) -> float:
     return float((ours - theirs).abs().max())
 
 
+@torch.no_grad()
 def packing_error(base: Base, trees: Sequence[Tree]) -> float:
     """Largest difference between packed and plain response log-probs (nats).
 
     Sliding-window attention breaks packing silently, recurrent layers cannot obey a mask at all:
-    whoever is about to pack asks this first, on two trees.
+    whoever is about to pack asks this first, on two trees. Several processes do not share these
+    out: the point is two trees in one row.
     """
     budget = sum(tree.length for tree in trees)
-    packed = response_logps(base, trees, Packing(budget, shared=True))
-    plain = response_logps(base, trees, Packing(budget, shared=False))
+    packed = _logps_of(base, trees, pack(trees, Packing(budget, shared=True)))
+    plain = _logps_of(base, trees, pack(trees, Packing(budget, shared=False)))
     return float((packed - plain).abs().max())

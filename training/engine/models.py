@@ -62,6 +62,8 @@ class Base:
         self.device = next(model.parameters()).device
         self.dtype = getattr(torch, config.dtype)
         self.mixed = mixed
+        #: Whether each of several processes holds a part of every layer (`sharding`).
+        self.in_parts = False
         self.adapters: list[str] = []
         self.active: str | None = None
         self.eos_id = turn_end(model, tokenizer)
@@ -367,7 +369,11 @@ class ScalarHead(nn.Module):
 
 
 def load_base(
-    config: BaseConfig, *, gradient_checkpointing: bool = False, tuning: str = "lora"
+    config: BaseConfig,
+    *,
+    gradient_checkpointing: bool = False,
+    tuning: str = "lora",
+    device: torch.device | None = None,
 ) -> Base:
     """Load tokenizer and weights as `config` says. Raises BaseModelError with what to do.
 
@@ -376,7 +382,7 @@ def load_base(
     """
     source = locate(config.source)
     refuse_classifier(source)
-    device = pick_device()
+    device = device or pick_device()
     dtype = torch.float32 if tuning == "full" else getattr(torch, config.dtype)
     try:
         tokenizer = AutoTokenizer.from_pretrained(

@@ -184,7 +184,8 @@ def train(run: RunDir) -> dict[str, Any]:
             after = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
     run.events.write("phase", name="save")
     adapter = run.attempt_path / "adapter"
-    base.save_adapter(ADAPTER, adapter)
+    if run.is_leader:
+        base.save_adapter(ADAPTER, adapter)
     metrics = {
         "reward/mean_before": start["reward_before"],
         "reward/mean_after": after.scores.mean().item(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,15 +16,20 @@ from training.engine.advantages import (
     policy_losses,
     value_losses,
 )
-from training.engine.batching import PackedRow, Packing, pack
+from training.engine.batching import PackedRow, Packing
 from training.engine.config import PPOConfig
+from training.engine.distributed import add_up
 from training.engine.dpo import ADAPTER
 from training.engine.models import Base
 from training.engine.rollouts import Begun, Critic, policy_tables, value_table
+from training.engine.sharding import own_groups
 from training.engine.steps import Steps, batches
 
 #: How the policy's parameters are named among the trained ones.
 POLICY = "lora."
+#: What a minibatch reports, and what of it while only the value is trained.
+FIGURES = ("loss/value", "loss/policy", "clip/fraction", "kl/update")
+WARMING = FIGURES[:1]
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def add_gradients(
     width = rollouts.logps.shape[1]
     answers = rollouts.rows(minibatch)
     n_tokens = int(rollouts.lengths[answers].sum())
-    figures: dict[str, float] = defaultdict(float)
+    figures = dict.fromkeys(WARMING if warming else FIGURES, 0.0)
 
     def targets(indices: Sequence[int], like: Tensor) -> Targets:
         return Targets.of(begun, [answers[index] for index in indices], n_tokens, like)
@@ -175,10 +179,12 @@ def add_gradients(
             (ppo.vf_coef * loss).backward()
         add({"loss/value": loss.item()})
 
-    for group in pack([rollouts.trees[index] for index in minibatch], packing):
+    for group in own_groups(base, [rollouts.trees[index] for index in minibatch], packing):
         steps.raise_if_stopped()
         if not warming:
             policy_gradients(group)
         if warming or critic.adapter is not None:
             value_gradients(group)
-    return figures
+    sums = torch.tensor([*figures.values()], dtype=torch.float64)
+    add_up(sums)
+    return dict(zip(figures, sums.tolist(), strict=True))

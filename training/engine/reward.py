@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.engine.batching import PackedRow, Packing, pack
+from training.engine.batching import PackedRow, Packing
 from training.engine.config import TIE_MODELS, AdapterConfig, RewardConfig
 from training.engine.data import Label, Pair, Tree, encode_pairs, relative_weights
+from training.engine.distributed import add_up
 from training.engine.errors import DataError
 from training.engine.held_out import HeldOut
 from training.engine.intervals import clustered_interval, right
 from training.engine.logprobs import branch_table, row_states
 from training.engine.losses import accuracy, reward_losses
-from training.engine.models import Base, ScalarHead, load_base
+from training.engine.models import Base, ScalarHead
 from training.engine.preflight import (
     announce,
     choose_packing,
@@ -33,10 +34,11 @@ from training.engine.preflight import (
 )
 from training.engine.rundir import RunDir
 from training.engine.scores import RewardScale, ScoreHead, load_score_head
+from training.engine.sharding import own_groups
 from training.engine.steps import Steps, batches
 from training.engine.stopping import raise_if_stopped
 from training.engine.ties import TieModel, start_value, tie_losses
-from training.engine.tuning import begin
+from training.engine.tuning import begin, load_trainable
 
 ADAPTER = "reward"
 #: Chosen responses on which scores are normalised: the standard error of their mean is then 4 % of
@@ -66,12 +68,14 @@ def tree_values(
     base: Base, read: Callable[[Tensor], Tensor], trees: Sequence[Tree], packing: Packing
 ) -> Tensor:
     """`group_values` of all trees, on the CPU: (len(trees), branches[, K])"""
-    lines: dict[int, Tensor] = {}
-    for group in pack(trees, packing):
+    shape = read(torch.zeros(1, base.hidden_size, device=base.device)).shape[1:]
+    values = torch.zeros(len(trees), len(trees[0].branches), *shape)
+    for group in own_groups(base, trees, packing):
         raise_if_stopped()
         indices, table = group_values(base, read, group)
-        lines |= zip(indices, table.cpu(), strict=True)
-    return torch.stack([lines[index] for index in range(len(trees))])
+        values[indices] = table.cpu()
+    add_up(values)
+    return values
 
 
 def tree_scores(base: Base, head: ScalarHead, trees: Sequence[Tree], packing: Packing) -> Tensor:
@@ -180,9 +184,7 @@ def train(run: RunDir) -> dict[str, Any]:
     assert reward is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(
-        run.base, gradient_checkpointing=config.gradient_checkpointing, tuning=config.tuning
-    )
+    base = load_trainable(run)
     pairs = encode_pairs(
         base,
         run.rows(config.data.train),
@@ -230,7 +232,7 @@ def train(run: RunDir) -> dict[str, Any]:
             labels = [pair.label for pair in chosen]
             values = torch.zeros(len(batch), 2, reward.ensemble)
             losses, shares = torch.zeros(len(batch), reward.ensemble), weights[batch]
-            for group in pack([pair.tree for pair in chosen], packing):
+            for group in own_groups(base, [pair.tree for pair in chosen], packing):
                 steps.raise_if_stopped()
                 indices, scores = group_values(base, head.each, group)
                 # 2. the weighted loss of every head, normalised by the whole batch: weights have
@@ -242,6 +244,7 @@ def train(run: RunDir) -> dict[str, Any]:
                 loss.backward()
                 losses[indices] = group_losses.detach().cpu()
                 values[indices] = scores.detach().cpu()
+            add_up(losses, values)
             if steps.step == 0:
                 equal, _ = losses_of(labels, torch.zeros_like(values), cpu_copy(ties), reward)
                 expect_step_zero(

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from training.engine.batching import Packing
 from training.engine.config import PPOConfig
 from training.engine.data import PromptRow, Tree
+from training.engine.distributed import add_up, rank, share
 from training.engine.endpoint import BATCH, Endpoint
 from training.engine.errors import BaseModelError, DataError, RewardSourceError
 from training.engine.files import cannot_write
@@ -103,8 +104,10 @@ class ModelReward:
     @torch.no_grad()
     def scores(self, asked: Answers) -> Tensor:
         device = next(self.model.parameters()).device
-        found = []
-        for answer in asked.answers:
+        own = share([len(answer.tokens) for answer in asked.answers])
+        found = torch.zeros(len(asked.answers))
+        for index in own:
+            answer = asked.answers[index]
             said = {"role": "assistant", "content": text_of(self.base, answer)}
             try:
                 text = self.tokenizer.apply_chat_template(
@@ -115,8 +118,9 @@ class ModelReward:
                     f"{self.name}: its chat template refuses a prompt: {error}"
                 ) from None
             ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-            found.append(self.model(input_ids=ids.to(device)).logits.float().view(()))
-        return torch.stack(found).cpu()
+            found[index] = self.model(input_ids=ids.to(device)).logits.float().view(())
+        add_up(found)
+        return found
 
 
 def load_reward_model(run: RunDir, base: Base, source: str, revision: str | None) -> ModelReward:
@@ -158,7 +162,7 @@ def load_reward_model(run: RunDir, base: Base, source: str, revision: str | None
 
 
 class EndpointReward:
-    """An HTTP endpoint, which is asked about an answer once in a run.
+    """An HTTP endpoint, which is asked about an answer once in a run, by the leader.
 
     What it said is written down before it counts, by the hash of what it was asked: an attempt that
     goes on after another has the scores that the other had, whatever the endpoint would say now.
@@ -173,6 +177,11 @@ class EndpointReward:
             self._known |= read_scores(path)
 
     def scores(self, asked: Answers) -> Tensor:
+        found = self._ask(asked) if rank() == 0 else torch.zeros(len(asked.answers))
+        add_up(found)
+        return found
+
+    def _ask(self, asked: Answers) -> Tensor:
         bodies = [
             {
                 "prompt": asked.prompts[answer.prompt].messages,

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from training.engine.advantages import approximate_kl, length_mask
-from training.engine.batching import PackedRow, Packing, pack
+from training.engine.batching import PackedRow, Packing
 from training.engine.checkpoint import Checkpoint
 from training.engine.data import Branch, PromptRow, Tree
+from training.engine.distributed import add_up
 from training.engine.generation import Generation, generate
 from training.engine.logprobs import row_states, token_logps
 from training.engine.models import Base, ScalarHead
 from training.engine.reward_sources import Answers, RewardSource, checked_scores
+from training.engine.sharding import own_groups
 from training.engine.stopping import raise_if_stopped
 
 #: The tensors of `Rollouts`, and what an answer is made of when they are read back.
@@ -240,7 +242,7 @@ def roll_out(
     logps, ref_logps, values = (torch.zeros(len(answers), width) for _ in range(3))
     shared = critic.head if critic is not None and critic.adapter is None else None
     with torch.no_grad():
-        for group in pack(trees, packing):
+        for group in own_groups(base, trees, packing):
             raise_if_stopped()
             with base.use(policy):
                 rows, new, value = policy_tables(base, shared, group, width, temperature)
@@ -250,6 +252,7 @@ def roll_out(
                 with base.use(critic.adapter):
                     _, value = value_table(base, critic.head, group, width, frozen=True)
             logps[rows], ref_logps[rows], values[rows] = new.cpu(), old.cpu(), value.cpu()
+    add_up(logps, ref_logps, values)
     return Rollouts(
         answers=answers,
         trees=trees,

@@ -119,8 +119,13 @@ class EventWriter:
 class RunDir:
     """One run folder and the attempt that may write to it, inside a folder of its own."""
 
-    def __init__(self, path: Path, attempt: str | None = None) -> None:
-        """Raises RunFolderError for a folder that is missing, finished, or cannot be written."""
+    def __init__(
+        self, path: Path, attempt: str | None = None, *, scratch: Path | None = None
+    ) -> None:
+        """Raises RunFolderError for a folder that is missing, finished, or cannot be written.
+
+        scratch: where one of several processes that is not the leader writes what nobody reads.
+        """
         self.path = path.resolve()
         if not (self.path / "config.json").is_file():
             raise RunFolderError(f"{path} holds no config.json; is it a run folder?")
@@ -132,7 +137,9 @@ class RunDir:
         self.base = self.config.base
         #: What `compare_inputs` found, or the first attempt wrote.
         self.inputs: dict[str, Any] = {}
-        self.attempt_path = make_attempt(self.path, attempt)
+        #: Whether this process writes checkpoints, adapters and the result.
+        self.is_leader = scratch is None
+        self.attempt_path = scratch or make_attempt(self.path, attempt)
         self.attempt = self.attempt_path.name
         self.alarms = Alarms(self.config.alarms, self.config.method)
         #: Where an alarm ended the run: after so many points the weights that are kept.
@@ -172,7 +179,7 @@ class RunDir:
 
     def name_of(self, path: Path) -> str:
         """A path as result.json and events name it: relative to the run folder."""
-        return str(path.relative_to(self.path))
+        return os.path.relpath(path, self.path)
 
 
 def make_attempt(run: Path, name: str | None) -> Path:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from training.engine.data import encode_prompts
+from training.engine.distributed import agree_to_stop
 from training.engine.dpo import ADAPTER
 from training.engine.errors import Interrupted
 from training.engine.files import write_file
@@ -43,6 +44,7 @@ def train(run: RunDir) -> dict[str, Any]:
     tokens = finished = 0
     with base.use(ADAPTER) if adapter is not None else nullcontext():
         for start in range(0, len(prompts), CHUNK):
+            agree_to_stop()
             if stop_requested.is_set():
                 raise Interrupted("stopped; sampling starts again from the first prompt")
             chunk = prompts[start : start + CHUNK]

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from training.engine.batching import PackedRow, pack
+from training.engine.batching import PackedRow
 from training.engine.data import encode_conversations
+from training.engine.distributed import add_up
 from training.engine.dpo import ADAPTER
 from training.engine.logprobs import row_states, token_logps
-from training.engine.models import Base, load_base
+from training.engine.models import Base
 from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.rundir import RunDir
+from training.engine.sharding import own_groups
 from training.engine.steps import Steps, batches
-from training.engine.tuning import begin
+from training.engine.tuning import begin, load_trainable
 
 
 def row_loss(base: Base, row: PackedRow, n_tokens: int) -> Tensor:
@@ -32,9 +35,7 @@ def train(run: RunDir) -> dict[str, Any]:
     config = run.config
     seed_everything(config)
     run.events.write("phase", name="load")
-    base = load_base(
-        run.base, gradient_checkpointing=config.gradient_checkpointing, tuning=config.tuning
-    )
+    base = load_trainable(run)
     trees = encode_conversations(base, run.rows(config.data.train), config.data, run.events)
 
     trained = begin(base, config, ADAPTER)
@@ -53,16 +54,18 @@ def train(run: RunDir) -> dict[str, Any]:
         run.events.write("phase", name="train")
         for batch in plan[steps.step :]:
             # 1. pack the conversations; the loss is normalised by the tokens of the whole batch
-            rows = [row for group in pack([trees[i] for i in batch], packing) for row in group]
-            n_tokens = sum(len(row.targets) for row in rows)
-            loss_of_step = 0.0
-            for row in rows:
+            chosen = [trees[i] for i in batch]
+            n_tokens = sum(branch.n_scored for tree in chosen for branch in tree.branches)
+            total = torch.zeros((), dtype=torch.float64)
+            for row in (row for group in own_groups(base, chosen, packing) for row in group):
                 steps.raise_if_stopped()
                 # 2. their part of the cross-entropy of the assistant's tokens
                 loss = row_loss(base, row, n_tokens)
                 steps.check_finite(loss)
                 loss.backward()
-                loss_of_step += loss.item()
+                total += loss.detach().cpu()
+            add_up(total)
+            loss_of_step = total.item()
             # 3. update
             taken = steps.take()
             # 4. log, save

@@ -7,11 +7,12 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from training.engine import distributed
 from training.engine.alarms import Alarm
 from training.engine.checkpoint import (
     Checkpoint,
@@ -54,6 +55,9 @@ class Steps:
         #: When the clock asks for the next checkpoint; never where it is not to.
         self._due_at = time.monotonic() + (run.config.checkpoint_every_s or math.inf)
         self._named = dict(parameters)
+        distributed.equalise(self._named.values())
+        #: What is wrong with the loss that this one of several processes has seen.
+        self._spoilt: str | None = None
         self._config = config
         #: Parameters that a gradient has reached in this process.
         self._reached: set[str] = set()
@@ -70,6 +74,8 @@ class Steps:
 
     def _require_room(self) -> None:
         """Raise OutOfSpaceError where the disk will not hold what this run is going to keep."""
+        if not self.run.is_leader:
+            return
         config = self.run.config
         size = sum(one.numel() * one.element_size() for one in self._named.values())
         kept = 1  # while it is written, or after a stop
@@ -88,12 +94,24 @@ class Steps:
         )
 
     def check_finite(self, loss: Tensor) -> None:
-        """Raise NonFiniteLossError before a NaN reaches the weights."""
-        if not bool(torch.isfinite(loss).all()):
-            raise NonFiniteLossError(
-                f"the loss of step {self.step + 1} is {loss.item()}; the weights were left as they "
-                "were. A lower optim.lr or a look at the rows of that batch helps most often"
-            )
+        """Raise NonFiniteLossError before a NaN reaches the weights, with a checkpoint of them.
+
+        One of several processes only notes it: all of them raise together, in `take`.
+        """
+        if bool(torch.isfinite(loss).all()):
+            return
+        self._spoilt = f"the loss of step {self.step + 1} is {loss.item()}"
+        if distributed.size() == 1:
+            self._refuse_step(self._spoilt)
+
+    def _refuse_step(self, what: str) -> NoReturn:
+        self.drop()
+        self._save()
+        kept = "" if self._saved is None else f" (checkpoint step-{self._saved:08d} holds them)"
+        raise NonFiniteLossError(
+            f"{what}; the weights were left as they were{kept}. A lower optim.lr, or a look at the "
+            "rows of that batch, helps most often"
+        )
 
     def take(
         self, schedule_step: int | None = None, *, resting: Collection[str] = ()
@@ -101,8 +119,13 @@ class Steps:
         """Clip, step, zero; returns the rate and the gradient norm as metrics.
 
         resting: names that this step leaves as they are.
-        Raises StepZeroError where a parameter's first step finds that no gradient reached it.
+        Raises StepZeroError where a parameter's first step finds that no gradient reached it, and
+        NonFiniteLossError where the step would spoil the weights.
         """
+        if distributed.anyone(self._spoilt is not None):
+            step = f"the loss of step {self.step + 1} is not finite in another process"
+            self._refuse_step(self._spoilt or step)
+        distributed.add_up_gradients(self._named.values())
         self._expect_gradients(resting)
         at = self.step if schedule_step is None else schedule_step
         rate = self._config.lr * linear_schedule(
@@ -113,11 +136,7 @@ class Steps:
         norm = nn.utils.clip_grad_norm_(list(self._named.values()), self._config.max_grad_norm)
         if not math.isfinite(float(norm)):
             # a finite loss may still have such a gradient, and one step would spoil every weight
-            raise NonFiniteLossError(
-                f"the gradient norm of step {self.step + 1} is {float(norm)}; the weights were "
-                "left as they were. A lower optim.lr, or a look at the rows of that batch, helps "
-                "most often"
-            )
+            self._refuse_step(f"the gradient norm of step {self.step + 1} is {float(norm)}")
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -185,6 +204,7 @@ class Steps:
         Returns: whether an alarm ends training here, with earlier weights put back. Raises
         AlarmError where there are none.
         """
+        distributed.agree_to_stop()
         if self.run.alarms.stopping is not None:
             self._fall_back(self.run.alarms.stopping)
             return True
@@ -237,7 +257,7 @@ class Steps:
 
     def _save(self) -> None:
         """Write the last place that was reached, unless a checkpoint holds that step already."""
-        if self._rest is None or self._saved == self._rest.step:
+        if self._rest is None or self._saved == self._rest.step or not self.run.is_leader:
             return
         began = time.monotonic()
         tensors = {**self.tensors(), **self._rest.tensors}

@@ -7,6 +7,19 @@ import threading
 from training.engine.errors import Interrupted
 
 stop_requested = threading.Event()
+#: A signal reached this one of several processes; they agree on when to obey it (`distributed`).
+asked = threading.Event()
+_together = threading.Event()
+
+
+def take_signals_together() -> None:
+    """From here on a signal is only noted, until all processes of the run obey it at one place."""
+    _together.set()
+
+
+def ask_to_stop() -> None:
+    """What a signal does."""
+    (asked if _together.is_set() else stop_requested).set()
 
 
 def raise_if_stopped() -> None:

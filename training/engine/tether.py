@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from training.engine.errors import UsageError
-from training.engine.stopping import stop_requested
+from training.engine.stopping import ask_to_stop, stop_requested
 
 #: Exit status of a run that goes on from its checkpoint when it is started again.
 EXIT_INTERRUPTED = 75
@@ -31,7 +31,7 @@ def tie(heartbeat_fd: int | None, patience_s: float | None) -> None:
     """
     stop_requested.clear()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop_requested.set())
+        signal.signal(number, lambda *_: ask_to_stop())
     if heartbeat_fd is None:
         return
     try:

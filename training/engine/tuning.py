@@ -9,11 +9,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from training.engine import sharding
 from training.engine.config import RunConfig
 from training.engine.files import REWARD_SCALE
-from training.engine.models import Base
+from training.engine.models import Base, load_base, pick_device
 from training.engine.rundir import RunDir
 from training.engine.scores import ScoreHead, scale_text
 from training.engine.whole_models import empty_classifier, save_whole_model
@@ -31,8 +33,10 @@ class Trained:
     def save(self, run: RunDir, head: ScoreHead | None = None) -> dict[str, str]:
         """Write the attempt's adapter/ or model/, with a head as a reward model.
 
-        Returns: the field of the result that names it.
+        Returns: the field of the result that names it; nothing where another process writes it.
         """
+        if not run.is_leader:
+            return {}
         scale = None if head is None else scale_text(head)
         if self.adapter is None:
             folder = run.attempt_path / "model"
@@ -46,6 +50,17 @@ class Trained:
         else:
             self.base.save_reward_adapter(self.adapter, head, folder, scale=scale)
         return {"adapter": run.name_of(folder)}
+
+
+def load_trainable(run: RunDir) -> Base:
+    """The base of a run that trains by `begin`; in the processor's memory where that cuts it up."""
+    config = run.config
+    return load_base(
+        run.base,
+        gradient_checkpointing=config.gradient_checkpointing,
+        tuning=config.tuning,
+        device=torch.device("cpu") if sharding.asked() else None,
+    )
 
 
 def begin(base: Base, config: RunConfig, name: str) -> Trained:
@@ -62,5 +77,7 @@ def begin(base: Base, config: RunConfig, name: str) -> Trained:
         return Trained(base, None, named)
     if name not in base.adapters:
         base.add_adapter(name, config.adapter, init_from=config.adapter.init_from)
+    if sharding.asked():
+        sharding.shard(base, pick_device())
     named = {f"lora.{i}": each for i, each in enumerate(base.train_only(name))}
     return Trained(base, name, named)
