@@ -300,6 +300,16 @@ def test_an_update_ends_before_the_step_that_would_go_on_too_far(
     assert all(torch.equal(kept[name], same[name]) for name in kept if "parameter" in name)
 
 
+def test_one_of_two_budgets_may_stop_a_run() -> None:
+    config = asked(Path("base"), "adapter", kl_budget=4.0)
+    stop = {"alarms": {"kl_budget": "stop", "kl_budget_nats": 9.0}}
+    with pytest.raises(ConfigError, match=r"ppo\.kl_budget is 4 and alarms\.kl_budget is 'stop'"):
+        from_dict(config | stop)
+    for alarms in ({}, {"kl_budget": "warn"}, {"kl_budget": "off"}, {"length_drift": "stop"}):
+        from_dict(config | {"alarms": alarms})
+    from_dict(asked(Path("base"), "adapter") | stop)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -64,9 +64,9 @@ def test_an_alarm_is_shown_once_however_many_attempts_repeat_it(
         page = client.get(address).content.decode()
         assert page.count("! Alarm: eos rate") == 1, address
         assert page.count("✕ Stopped by the alarm kl budget") == 1
-        assert "at step 12" in page
+        assert "after 12 optimizer steps" in page
         assert "KL is &lt;b&gt;23.5&lt;/b&gt; nats" in page
-        assert "The weights of step 8 are kept." in page
+        assert "The weights after 8 optimizer steps are kept." in page
         assert "Raise it." in page
     make_curve(run, "kl/to_reference", 1.0, 25.0)
     page = client.get(f"/runs/{run.pk}/").content.decode()
@@ -171,7 +171,8 @@ def test_a_stopped_run_succeeds_with_what_it_kept_and_its_round_goes_on(
     assert round.state == "training_policy"
     make_event(run, 0, "alarm", **ALARM)
     client.force_login(people.rita)
-    assert "The weights of step 8 are kept." in client.get(f"/rounds/{round.pk}/").content.decode()
+    page = client.get(f"/rounds/{round.pk}/").content.decode()
+    assert "The weights after 8 optimizer steps are kept." in page
 
 
 @pytest.mark.django_db(transaction=True)

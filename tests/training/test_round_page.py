@@ -64,6 +64,26 @@ def test_another_workspaces_snapshot_is_no_choice(people: People, client: Client
     assert not Round.objects.exists()
 
 
+def test_a_reward_from_elsewhere_is_refused_with_the_way_out(
+    people: People, client: Client
+) -> None:
+    snapshot = make_snapshot(make_project(people.workspace))
+    prompts = make_prompt_set(people.workspace)
+    base = base_version(workspace=people.workspace)
+    client.force_login(people.rita)
+    asked = {
+        "snapshot": snapshot.pk, "method": "ppo", "reference": base.pk, "fresh_prompts": prompts.pk,
+        "config": '{"policy": {"ppo": {"reward_url": "https://example.org/<b>"}}}',
+    }  # fmt: skip
+    reply = client.post("/rounds/", asked)
+    page = reply.content.decode()
+    assert reply.status_code == 422
+    assert "reward_url is not for rounds: a round scores with its own reward model" in page
+    assert "python -m training.engine run (docs/methods/ppo.md)" in page
+    assert "https://example.org/&lt;b&gt;" in page  # what was typed stands in the form
+    assert not Round.objects.exists()
+
+
 @pytest.fixture
 def running(people: People) -> Run:
     round = make_round(make_project(people.workspace))

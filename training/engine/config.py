@@ -430,6 +430,18 @@ class RunConfig:
         if self.method in ("reward", "dpo", "ppo", *TRL_METHODS):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
         self.alarms.expect_obeyed(self.method)
+        self._check_budgets()
+
+    def _check_budgets(self) -> None:
+        """Raise ConfigError where two settings would end a run over one figure."""
+        budget = self.ppo.kl_budget if self.ppo is not None else None
+        if budget is not None and self.alarms.kl_budget == "stop":
+            raise ConfigError(
+                f"ppo.kl_budget is {budget:g} and alarms.kl_budget is 'stop': both would end the "
+                "run over its KL to the reference, and keep different weights. Leave "
+                "ppo.kl_budget out, or set alarms.kl_budget to warn or off; which does what: "
+                "docs/methods/ppo.md, The budget"
+            )
 
     def _check_full(self) -> None:
         """Raise ConfigError for what cannot be, or would be passed over, where no adapter is."""

@@ -281,7 +281,7 @@ def train(run: RunDir) -> dict[str, Any]:
     run.events.write("phase", name="save")
     return {
         "steps": steps.step,
-        "rows": len(used),
+        "rows": len({index for batch in plan[: steps.step] for index in batch}),
         "metrics": metrics,
         **trained.save(run),
     }

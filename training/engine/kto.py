@@ -265,7 +265,7 @@ def train(run: RunDir) -> dict[str, Any]:
     base.save_adapter(ADAPTER, adapter)
     return {
         "steps": steps.step,
-        "rows": len({index for batch in plan for index in batch}),
+        "rows": len({index for batch in plan[: steps.step] for index in batch}),
         "metrics": metrics,
         "adapter": run.name_of(adapter),
     }

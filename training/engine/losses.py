@@ -24,16 +24,16 @@ def dpo_losses(
     from the judgments and ε the assumed share of flipped labels (`label_smoothing`):
 
     - sigmoid: L = −(1 − ε)·log σ(βΔ) − ε·log σ(−βΔ). Rafailov et al. 2023, arXiv 2305.18290,
-      equation 7; with ε above 0 conservative DPO (Mitchell 2023).
+      equation 7; with ε above 0 conservative DPO (Mitchell 2023, equation 3).
     - sigmoid_norm: the same with each log-ratio divided by its response's length in tokens
-      (length-normalised DPO; Lambert et al. 2024, arXiv 2411.15124, section 5).
+      (length-normalised DPO; Lambert et al. 2024, arXiv 2411.15124).
     - robust: L = (−(1 − ε)·log σ(βΔ) + ε·log σ(−βΔ)) / (1 − 2ε), unbiased where labels are flipped
-      with probability ε. Chowdhury et al. 2024, arXiv 2403.00409, section 3.
+      with probability ε. Chowdhury et al. 2024, arXiv 2403.00409, section 3.1.
     - ipo: L = (Δ/length − 1/(2β))², each log-ratio per token. Azar et al. 2023, arXiv 2310.12036,
       equation 17; the division by length as its authors confirmed it to TRL.
 
     offsets m ask βΔ to lead by so much (nats): Δ becomes Δ − m/β. DPO with an offset, Amini et al.
-    2024, arXiv 2402.10571, the ODPO loss; for sigmoid only.
+    2024, arXiv 2402.10571, whose own offset is α·log of a difference of rewards; for sigmoid only.
 
     logps, ref_logps: sums over (chosen, rejected), Shape (B, 2). lengths: scored tokens, (B, 2).
     probabilities, offsets: (B,). Returns: (losses, implicit reward margins βΔ in nats), both (B,)
@@ -73,7 +73,7 @@ def reward_losses(
     Bradley & Terry 1952; as a reward loss Ouyang et al. 2022, arXiv 2203.02155, equation 1; the
     margin m (`offsets`) Touvron et al. 2023, arXiv 2307.09288, section 3.2.2, equation 2. The
     optional centring·(r_chosen + r_rejected)² keeps scores around 0 (Eisenstein et al. 2023,
-    arXiv 2312.09244, section 2).
+    arXiv 2312.09244, equation 2).
 
     chosen_scores, rejected_scores, probabilities, offsets: Shape (B,), or broadcastable.
     Returns: (losses, margins d). Shapes: (B,)

@@ -264,7 +264,9 @@ def train(
     base.save_adapter(ADAPTER, adapter)
     return {
         "steps": settings.updates,
-        "rows": settings.updates * settings.answers_per_update,
+        # until an alarm rang, where one ended it
+        "rows": (alarm.step if (alarm := run.alarms.stopping) else settings.updates)
+        * settings.answers_per_update,
         "metrics": {
             "reward/mean_before": kept["reward_before"],
             "reward/mean_after": after["reward/mean"],

@@ -93,7 +93,7 @@ def collate(trainer: Any, pairs: Sequence[Pair]) -> dict[str, Tensor]:
 def log_odds(mean_logps: Tensor) -> Tensor:
     """log odds of chosen minus those of rejected, odds p/(1 − p) of the mean log-prob per token.
 
-    Hong et al. 2024, equations 3 to 5. mean_logps: (B, 2). Returns: (B,)
+    Hong et al. 2024, arXiv 2403.07691, equation 4. mean_logps: (B, 2). Returns: (B,)
     """
     odds = mean_logps - torch.log(-torch.expm1(mean_logps))
     return odds[:, 0] - odds[:, 1]
@@ -170,7 +170,7 @@ def train(run: RunDir) -> dict[str, Any]:
     base.save_adapter(ADAPTER, adapter)
     return {
         "steps": steps.step,
-        "rows": len({index for batch in plan for index in batch}),
+        "rows": len({index for batch in plan[: steps.step] for index in batch}),
         "metrics": metrics,
         "adapter": run.name_of(adapter),
     }

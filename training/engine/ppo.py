@@ -197,7 +197,9 @@ def train(run: RunDir) -> dict[str, Any]:
     updates = ppo.updates if stopped is None else int(stopped["after_updates"])
     return {
         "steps": updates,
-        "rows": updates * ppo.episodes_per_update,
+        # until an alarm rang, where one ended it
+        "rows": (alarm.step if (alarm := run.alarms.stopping) else updates)
+        * ppo.episodes_per_update,
         "metrics": metrics,
         "adapter": run.name_of(adapter),
         **({"reason": stopped["why"], "stopped": stopped} if stopped is not None else {}),

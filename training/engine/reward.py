@@ -280,7 +280,7 @@ def train(run: RunDir) -> dict[str, Any]:
     run.events.write("phase", name="save")
     return {
         "steps": steps.step,
-        "rows": len({i for batch in plan for i in batch}),
+        "rows": len({i for batch in plan[: steps.step] for i in batch}),
         "metrics": metrics,
         **trained.save(run, head),
     }

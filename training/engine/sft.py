@@ -77,7 +77,7 @@ def train(run: RunDir) -> dict[str, Any]:
     metrics = {"loss/train": loss_of_step}
     return {
         "steps": steps.step,
-        "rows": len({i for batch in plan for i in batch}),
+        "rows": len({i for batch in plan[: steps.step] for i in batch}),
         "metrics": metrics,
         **trained.save(run),
     }

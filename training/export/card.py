@@ -20,6 +20,7 @@ from training.export.facts import (
     training_config,
 )
 from training.models import ModelVersion
+from training.selectors.ties import ties_of
 from training.services.versions import adapter_folder
 
 METHODS = {
@@ -50,7 +51,7 @@ A LoRA adapter (PEFT) on {base_words(base)}, made by {METHODS.get(method, "an un
 ```python
 {reward_snippet(version, base, repo) if reward else policy_snippet(base, repo)}
 ```
-{loading_notes(base, reward)}
+{loading_notes(version, base)}
 
 ## How it was trained
 {training_table(version, base)}
@@ -110,8 +111,7 @@ print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
 
 def reward_snippet(version: ModelVersion, base: BaseModel, repo: str) -> str:
     heads = (training_config(version).get("reward") or {}).get("ensemble", 1)
-    path = Path(adapter_folder(version) or "") / REWARD_SCALE
-    scale = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    scale = scale_of(version)
     return f"""import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -133,6 +133,12 @@ with torch.no_grad():
 print(score.item())  # higher is better; only differences mean something"""
 
 
+def scale_of(version: ModelVersion) -> dict[str, Any] | None:
+    """reward_scale.json of the adapter; None where the score is its one head's number."""
+    path = Path(adapter_folder(version) or "") / REWARD_SCALE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
 def score_of_heads(scale: dict[str, Any] | None) -> str:
     """Code that makes `score` of `heads`, as the engine does (training.engine.scores)."""
     if scale is None:
@@ -142,8 +148,8 @@ score = heads.mean() - {scale["conservative"]} * heads.std(correction=0)
 score = (score - {scale["mean"]}) / {scale["std"]}"""
 
 
-def loading_notes(base: BaseModel, reward: bool) -> str:
-    notes = []
+def loading_notes(version: ModelVersion, base: BaseModel) -> str:
+    reward, notes = version.kind == ModelVersion.Kind.REWARD, tie_notes(version)
     if not base.on_hub:
         notes.append(
             f"`{base.name}` stands for the path of the base model, which you must have yourself."
@@ -164,6 +170,25 @@ def loading_notes(base: BaseModel, reward: bool) -> str:
             "and the saved tokenizer pads with a token that does not end a turn."
         )
     return "\n".join(f"- {note}" for note in notes)
+
+
+def tie_notes(version: ModelVersion) -> list[str]:
+    """How to read a difference of two scores where ties were modelled; nothing where not."""
+    ties = ties_of(version)
+    if ties is None:
+        return []
+    scale = scale_of(version) or {}
+    note = (
+        f"Ties were modelled as by {ties.name} with {ties.symbol} = "
+        f"{ties.value:.4g} ({'learnt from' if ties.learnt else 'given, not learnt from'} the "
+        f"training rows). Where the first of two answers scores higher by d: {ties.formula}. "
+        f"Answers of equal score tie with probability {ties.at_equal:.3g}."
+    )
+    if scale.get("std", 1.0) != 1.0:
+        note += f" For d multiply the difference of two scores by {scale['std']:.4g} first."
+    if len(scale.get("centres", [0.0])) > 1:
+        note += " Each head was trained so; for the score made of them it is an approximation."
+    return [note]
 
 
 def training_table(version: ModelVersion, base: BaseModel) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from training.engine.metrics import METRICS
 from training.models import Run
 
+#: Figures of the training itself, which rest on no held-out row.
+TRAINING = ("loss/", "optim/", "reward/tie_parameter", "reward/reference_")
 #: Figures measured on answers that a policy wrote, not on held-out pairs.
 GENERATED = ("reward/mean", "kl/", "length/", "eos/", "entropy")
 
@@ -47,8 +49,8 @@ def measures(
 
 
 def rests_on(name: str, n_pairs: int | None, n_answers: int | None) -> int | None:
-    """How many rows a figure rests on; a training loss rests on none that were held out."""
-    if name.startswith(("loss/", "optim/")):
+    """How many rows a figure rests on; what training itself tells rests on none held out."""
+    if name.startswith(TRAINING):
         return None
     return n_answers if name.startswith(GENERATED) else n_pairs
 

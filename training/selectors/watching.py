@@ -13,6 +13,7 @@ from training.selectors.reasons import Advice, advice
 from training.selectors.results import Measure, run_measures
 from training.selectors.round_events import newest_run
 from training.selectors.runs import Curve, run_curves
+from training.selectors.stops import Stop, run_stops
 from training.services.rounds import plan
 
 STAGE_NAMES = {
@@ -77,6 +78,7 @@ class Watch:
     pace: RunPace | None
     charts: list[tuple[Run, list[Curve]]]
     results: list[tuple[str, Run, list[Measure]]]
+    stops: list[Stop]
     alarms: list[Rang]
     warnings: list[tuple[Run, str]]
     troubles: list[Trouble]
@@ -89,7 +91,8 @@ def watch_round(round: Round) -> Watch:
         run.round = round  # its snapshot is loaded already
     by_stage = {run.stage: run for run in runs}
     newest = runs[-1] if runs else None
-    alarms = run_alarms(runs)
+    alarms, stops = run_alarms(runs), run_stops(runs)
+    told = {(stop.run.pk, stop.why) for stop in stops}
     charts = [(run, run_curves(run, alarms)) for run in runs if run.method in TRAINED]
     return Watch(
         stages=[Stage(STAGE_NAMES[name], by_stage.get(name)) for name in plan(round)],
@@ -99,8 +102,9 @@ def watch_round(round: Round) -> Watch:
         results=[
             (STAGE_NAMES[run.stage], run, found) for run in runs if (found := run_measures(run))
         ],
+        stops=stops,
         alarms=alarms,
-        warnings=run_warnings(runs),
+        warnings=[each for each in run_warnings(runs) if (each[0].pk, each[1]) not in told],
         troubles=[
             Trouble(run, run.job.detail or round.reason, advice(run.job.reason))
             for run in runs

@@ -23,6 +23,8 @@ from training.services.versions import adapter_folder
 
 #: What Round.launch_key holds.
 MAX_KEY = 64
+#: How the fields begin that give PPO another reward than a reward adapter, with their settings.
+OTHER_REWARDS = ("reward_url", "reward_model")
 SECTIONS = {"seed", "adapter", "sft", "reward", "policy", "evaluate", "sample"}
 
 
@@ -211,6 +213,24 @@ def refuse_overruled(stage: str, section: dict[str, Any]) -> None:
     for field in ("method", "threads", "base"):
         if field in section:
             raise CannotLaunch(f"{stage}: {field} is set by the round itself; leave it out")
+    refuse_other_rewards(stage, section)
+
+
+def refuse_other_rewards(stage: str, section: dict[str, Any]) -> None:
+    """Raise CannotLaunch for PPO's rewards from elsewhere (`ppo.reward_url`, `ppo.reward_model`).
+
+    The engine would say that two sources are given, of which the person knows one.
+    """
+    inner = [value for value in section.values() if isinstance(value, dict)]
+    for field in (field for part in [section, *inner] for field in part):
+        if field.startswith(OTHER_REWARDS):
+            raise CannotLaunch(
+                f"{stage}: {field} is not for rounds: a round scores with its own reward model, "
+                "which it trains on its snapshot or takes from an earlier round, and by which it "
+                f"measures the new policy against the old. Leave {field} out; to choose the reward "
+                "model, name it where the round is launched (reward_version); for a reward from "
+                "elsewhere train with python -m training.engine run (docs/methods/ppo.md)"
+            )
 
 
 def launch_sampling(

@@ -19,6 +19,7 @@ from training.selectors.jobs import job_standing
 from training.selectors.preflight import run_preflight
 from training.selectors.results import run_measures
 from training.selectors.runs import run_curves
+from training.selectors.stops import run_stops
 from training.selectors.watching import TRAINED, run_warnings
 from training.services.queueing import FINAL
 
@@ -32,7 +33,8 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         workspace=request.membership.workspace,
     )
     earlier, differences = config_differences(found)
-    alarms = run_alarms([found])
+    alarms, stops = run_alarms([found]), run_stops([found])
+    told = {stop.why for stop in stops}
     context = {
         "run": found,
         "over": found.job.state in FINAL,
@@ -41,9 +43,14 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         "phases": phases(found),
         "measures": run_measures(found),
         "curves": run_curves(found, alarms) if found.method in TRAINED else [],
+        "stops": stops,
         "alarms": alarms,
         "preflight": run_preflight(found),
-        "warnings": [message for _, message in run_warnings([found], about_rows=False)],
+        "warnings": [
+            message
+            for _, message in run_warnings([found], about_rows=False)
+            if message not in told  # a budget's stop is a warning too
+        ],
         "samples": run_samples(found),
         "config": json.dumps(found.config, indent=2, ensure_ascii=False),
         "earlier": earlier,

@@ -16,6 +16,7 @@ from training.selectors.lineage import version_lineage
 from training.selectors.logs import adapter_files
 from training.selectors.registry import registry
 from training.selectors.results import run_measures
+from training.selectors.ties import ties_of
 from training.services.launching import launch_sampling
 
 
@@ -49,6 +50,7 @@ def version(request: MemberRequest, pk: int) -> HttpResponse:
         "version": found,
         "lineage": version_lineage(found),
         "measures": run_measures(found.run) if found.run else [],
+        "ties": ties_of(found),
         "files": adapter_files(found),
         "children": found.children.order_by("-pk"),
         "rounds": found.rounds_from_here.select_related("project").order_by("-pk")[:20],

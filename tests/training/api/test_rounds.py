@@ -85,6 +85,30 @@ def test_an_impossible_config_is_refused_in_words(
     assert Round.objects.count() == 1
 
 
+@pytest.mark.parametrize(
+    ("ppo", "field"),
+    [
+        ({"reward_url": "https://example.org/score"}, "reward_url"),
+        ({"reward_model": "someone/scores"}, "reward_model"),
+        ({"reward_url_retries": 5}, "reward_url_retries"),  # no address may be given with it either
+    ],
+)
+def test_another_reward_than_the_rounds_own_is_refused_with_the_way_out(
+    ppo: dict[str, Any], field: str, world: World
+) -> None:
+    body = asked(world, method="ppo", config={"policy": {"ppo": ppo}})
+    reply = world.rita.post("/rounds", body)
+    assert reply.status_code == 422, reply.content
+    said = reply.json()["detail"]
+    assert said.startswith(f"policy: {field} is not for rounds: a round scores with its own reward")
+    assert f"Leave {field} out" in said
+    assert "(reward_version)" in said
+    assert "exactly one" not in said
+    assert Round.objects.count() == 1
+    # the settings that stay are fine
+    assert world.rita.post("/rounds", asked(world, method="ppo")).status_code == 201
+
+
 def test_fine_tuning_takes_no_reward_model(world: World) -> None:
     reward = ModelVersion.objects.create(
         workspace=world.people.workspace, kind="reward", name="r", base=world.base.base,
