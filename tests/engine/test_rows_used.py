@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.tiny import assistant, make_run, result, save_words, user
+from tests.engine.tiny import assistant, events, make_run, result, save_words, user
 from training.engine.__main__ import main
 
 ROWS = 20
@@ -79,3 +79,30 @@ def test_rows_are_those_until_the_alarm(
     assert 11 <= rang < ROWS
     assert found["rows"] == rang * each
     assert found["steps"] == found["stopped"]["kept_step"] < rang
+
+
+def test_an_alarm_that_ended_ppo_is_not_overruled_by_its_kl_budget(
+    words: Path, reward_adapter: str, tmp_path: Path
+) -> None:
+    section = KINDS["ppo"][0] | {"reward_adapter": reward_adapter, "kl_coef": 0.0}
+    alarms = {"window": 1, "grad_norm": "stop", "grad_norm_factor": 1.0001, "not_finite": "off"}
+    optim = {"lr": 8e-3, "schedule": "constant", "warmup_ratio": 0.0}
+
+    def run(name: str, **more: float) -> tuple[dict[str, Any], list[float]]:
+        config = {
+            "method": "ppo", "seed": 5, "base": {"source": str(words)}, "threads": 1,
+            "alarms": alarms, "optim": optim, "ppo": section | more,
+        }  # fmt: skip
+        folder = make_run(tmp_path / name, config, **FILES["prompts"])
+        assert main(["run", str(folder)]) == 0
+        metrics = [e["values"] for e in events(folder) if e["kind"] == "metrics"]
+        return result(folder), [values["kl/to_reference"] for values in metrics]
+
+    free, kls = run("free")
+    after = free["metrics"]["kl/after"]
+    assert after > max(kls), "choose another seed: the end must be farther than any update"
+    # a budget that no update passes, and that the measurement behind the alarm does
+    both, _ = run("both", kl_budget=(after + max(kls)) / 2)
+    assert both["stopped"] == free["stopped"]
+    assert (both["steps"], both["rows"]) == (free["steps"], free["rows"])
+    assert both["metrics"]["kl/after"] == after

@@ -178,7 +178,8 @@ def train(run: RunDir) -> dict[str, Any]:
     run.events.write("phase", name="evaluate")
     with steps.weights_at_rest():
         after = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
-    if stopped is None and budget.exceeded_by(kl := after.kl().mean().item()):
+    alarmed = run.kept_step is not None  # then the adapter is that of its last good step
+    if stopped is None and not alarmed and budget.exceeded_by(kl := after.kl().mean().item()):
         stopped = take_back(kl, ppo.updates)
         with steps.weights_at_rest():
             after = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
