@@ -123,10 +123,8 @@ def dpo(
             "precompute_ref_log_probs": True,
             "train_sampling_strategy": "group_by_length",
             "length_column_name": "tokens",
+            "remove_unused_columns": False,
         }
-        for text in texts:
-            whole = text["prompt"] + max(text["chosen"], text["rejected"], key=len)
-            text["tokens"] = len(tokenizer(whole)["input_ids"])
     started = time.perf_counter()
     trainer = DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32),
@@ -135,6 +133,12 @@ def dpo(
         train_dataset=Dataset.from_list(texts),
         peft_config=lora(),
     )
+    if tuned:
+        lengths = [
+            len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+            for row in trainer.train_dataset
+        ]
+        trainer.train_dataset = trainer.train_dataset.add_column("tokens", lengths)
     precomputing = time.perf_counter() - started if tuned else 0.0
     logps: list[float] = []
     tokens: list[list[int]] = []
@@ -198,9 +202,9 @@ def reward(folder: Path) -> dict[str, Any]:
 def conversation_ids(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
 ) -> dict[str, list[int]]:
-    """Tokens of a conversation, and 1 where the assistant speaks."""
+    """Tokens of a conversation, and as labels those that the assistant says, -100 elsewhere."""
     ids: list[int] = []
-    mask: list[int] = []
+    labels: list[int] = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -208,11 +212,8 @@ def conversation_ids(
         between = context["input_ids"][len(ids) :]
         answer = answer_ids(tokenizer, message["content"])
         ids += between + answer
-        mask += [0] * len(between) + [1] * len(answer)
-    return {
-        "input_ids": ids[: settings.MAX_LENGTH],
-        "completion_mask": mask[: settings.MAX_LENGTH],
-    }
+        labels += [-100] * len(between) + answer
+    return {"input_ids": ids[: settings.MAX_LENGTH], "labels": labels[: settings.MAX_LENGTH]}
 
 
 def sft(folder: Path) -> dict[str, Any]:
@@ -223,14 +224,13 @@ def sft(folder: Path) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     logps = []
     for row in rows:
-        ids, mask = torch.tensor([row["input_ids"]]), torch.tensor(row["completion_mask"][1:])
+        ids, mask = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"][1:]) >= 0
         with torch.no_grad():
             every = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
         logps.append(float((every.gather(1, ids[0, 1:, None]).squeeze(1) * mask).sum()))
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
-            completion_only_loss=True,
             dataset_kwargs={"skip_prepare_dataset": True},
             **arguments(folder, 4),
         ),
