@@ -4,6 +4,7 @@ python -m training.engine run RUN_DIR      train, evaluate or sample as RUN_DIR/
 python -m training.engine sample ...       answer a file of prompts without writing a config
 python -m training.engine selftest         this installation against published numbers
 python -m training.engine merge ...        write base plus adapter as one whole model
+python -m training.engine plan ...         memory and time of a run before it is launched
 
 Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json); 2 wrong usage;
 74 the disk is full and 75 interrupted: `run` with the same folder goes on from the checkpoint.
@@ -26,6 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from training.engine import planner_cli
 from training.engine.causes import ALARM, NO_SPACE, REFUSED, cause_of, in_words
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
@@ -82,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(f"warning: {line}")
             print(f"merged model: {options.out}")
             return EXIT_DONE
+        if options.command == "plan":
+            return planner_cli.run(options)
         if options.command == "preflight":
             return print_preflight(options.run_dir, as_json=options.json)
         return run_folder(
@@ -201,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
         default="none",
         help="merge into the base's own weights, or into what 4 bits left of them",
     )
+    planner_cli.add_command(commands)
     return top
 
 
