@@ -58,9 +58,13 @@ def together(
         for rank in range(size)
     ]
     ended = []
-    for process in processes:
-        out, err = process.communicate(timeout=200)
-        ended.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=200)
+            ended.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    finally:
+        for process in processes:
+            process.kill()  # one that waits for the other; SIGTERM is heard between steps alone
     return ended
 
 

@@ -62,11 +62,11 @@ def test_parts_of_a_small_run_are_what_they_are_by_hand() -> None:
     assert parts["adapters"] == parts["gradients"] == 4 * 7_168
     assert parts["optimizer"] == 8 * 7_168
     # a block, per token in fp32: two norms (4·64 + 4), q, k, v and output (4 · 64 · 4, and 4 heads'
-    # sums), gate, silu(gate) and up (3 · 128 · 4), the input of q and v (64 · 4), twice r (16 · 4);
-    # the mask as numbers (64 · 4)
-    block = 2 * 260 + 1024 + 16 + 1536 + 256 + 128 + 256
-    # last norm, last states, states of scored tokens and their gradient (4 · 64 · 4), boolean mask
-    assert parts["activations"] == 64 * (2 * block + 4 * 256 + 64)
+    # sums), gate, silu(gate) and up (3 · 128 · 4), the input of q and v (64 · 4), twice r (16 · 4)
+    block = 2 * 260 + 1024 + 16 + 1536 + 256 + 128
+    # last norm, last states, states of scored tokens and their gradient (4 · 64 · 4), the mask,
+    # boolean (64) and as numbers (64 · 4)
+    assert parts["activations"] == 64 * (2 * block + 4 * 256 + 5 * 64)
     # gradients of the widest part of a block: 3 · 128 + 2 · 64
     assert parts["working memory"] == 64 * 4 * 512
     whole = sum(parts.values()) - parts["runtime"]
@@ -128,7 +128,7 @@ def test_recomputing_keeps_a_blocks_input_only() -> None:
 
 
 def test_memory_grows_with_the_square_of_a_packed_row() -> None:
-    """Every block keeps the row's mask as numbers."""
+    """The row's mask does, boolean and as numbers."""
 
     def activations(row: int) -> int:
         return terms(plan(config(), SMOLLM2, None, lengths=Lengths(longest=64, row=row)))[
@@ -136,7 +136,7 @@ def test_memory_grows_with_the_square_of_a_packed_row() -> None:
         ]
 
     linear_part = 2 * activations(1024) - activations(2048)
-    assert activations(2048) - 2 * activations(1024) == 2 * 1024**2 * (30 * 4 + 1)
+    assert activations(2048) - 2 * activations(1024) == 2 * 1024**2 * (4 + 1)
     assert linear_part < activations(1024)
 
 

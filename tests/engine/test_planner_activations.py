@@ -80,7 +80,10 @@ def kept_bytes(model: Any, layout: Layout, *, masked: bool, checkpointing: bool 
         return tensor
 
     ids = torch.randint(1, 100, (1, T))
-    mask = torch.tril(torch.ones(T, T, dtype=torch.bool))[None, None] if masked else None
+    dtype = {2: torch.bfloat16, 4: torch.float32}[layout.compute_bytes]
+    numbers = torch.full((T, T), -torch.inf, dtype=dtype).triu(1)[None, None]  # as `Base.hidden`
+    own.add(numbers.untyped_storage().data_ptr())
+    mask = numbers if masked else None
     more = {"use_cache": False} if backbone is not inner else {}
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),

@@ -111,6 +111,10 @@ class Base:
         input_ids, position_ids: (B, T). mask: (B, 1, T, T) bool, True where a token may look, or
         None for plain causal attention. Returns: (B, T, H)
         """
+        if mask is not None:
+            # as numbers, once for all layers: each would make its own of a boolean one, and keep it
+            unseen = torch.zeros(mask.shape, dtype=self.dtype, device=mask.device)
+            mask = unseen.masked_fill_(~mask, -torch.inf)
         with self._computing():
             states: Tensor = self.backbone(
                 input_ids=input_ids,

@@ -329,12 +329,12 @@ def block_bytes(shape: BaseShape, layout: Layout, work: Work) -> int:
     attention = (2 * shape.q_size + 2 * keys) * c + 4 * shape.heads
     feed_forward = (3 if shape.decoder else 1) * shape.intermediate * c
     per_token = norm_bytes(shape, layout) + attention + feed_forward + input_bytes(shape, layout)
-    return work.tokens * per_token + mask_bytes(layout, work)
+    return work.tokens * per_token
 
 
 def mask_bytes(layout: Layout, work: Work) -> int:
-    """PyTorch turns a boolean mask into numbers at every call, and each block keeps its own."""
-    return work.tokens * work.length * layout.compute_bytes if work.masked else 0
+    """A packed row's mask, boolean and as the numbers that all blocks add to their scores."""
+    return work.tokens * work.length * (1 + layout.compute_bytes) if work.masked else 0
 
 
 def working_bytes(shape: BaseShape, layout: Layout, work: Work) -> int:
@@ -396,11 +396,10 @@ def pass_stages(shape: BaseShape, layout: Layout, work: Work) -> dict[str, list[
 
 def outside_bytes(shape: BaseShape, layout: Layout, work: Work) -> int:
     """What is kept outside the blocks: the last norm's input and output, the states of scored
-    tokens with their gradient, the boolean mask."""
+    tokens with their gradient, the mask."""
     c = layout.compute_bytes
     states = work.tokens * shape.hidden * (4 + (4 if layout.mixed else c))
-    masks = work.tokens * work.length if work.masked else 0
-    return states + 2 * work.scored * shape.hidden * c + masks
+    return states + 2 * work.scored * shape.hidden * c + mask_bytes(layout, work)
 
 
 def cast_terms(shape: BaseShape, layout: Layout) -> list[Term]:
