@@ -15,7 +15,7 @@ test: install ## the whole suite; PostgreSQL, Redis and Chromium are used where 
 	@sh .ci/chromium.sh
 	@$(PY) .ci/tests.py
 
-test-faults: install ## kill, stop, fill and starve it: half an hour, with a table of figures
+test-faults: install ## kill, stop, fill and starve it: an hour, with a table of figures
 	@$(PY) -m pytest -v tests/faults
 
 check: lint types ## lint, types, import contracts, Django's checks, migrations

@@ -28,7 +28,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from training.engine import planner_cli
-from training.engine.causes import ALARM, NO_SPACE, REFUSED, cause_of, in_words
+from training.engine.causes import ALARM, BUG, NO_SPACE, REFUSED, cause_of, in_words
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
 from training.engine.files import write_file
@@ -274,7 +274,7 @@ def run_folder(
     Where torchrun or `accelerate launch` started several processes, this is one of them.
     """
     tie(heartbeat_fd, patience_s)
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+    if os.environ.get("WORLD_SIZE", "") in ("", "1"):
         return run_process(path, attempt)
     from training.engine import distributed
 
@@ -342,6 +342,8 @@ def give_up(run: RunDir, started: float, error: Exception) -> int:
     cause = cause_of(error)
     reason = in_words(error, cause)
     if not run.is_leader:
+        if cause == BUG:
+            traceback.print_exception(error)
         say(f"process {os.environ.get('RANK')}: {reason}")
         return EXIT_FAILED
     if cause == NO_SPACE:

@@ -25,7 +25,8 @@ from training.engine.errors import Interrupted, UsageError
 
 
 def join() -> None:
-    """Meet the other processes that the environment tells of. Raises UsageError without them."""
+    """Meet the other processes that the environment tells of. Raises UsageError where there is no
+    meeting them."""
     missing = [key for key in ("RANK", "MASTER_ADDR", "MASTER_PORT") if key not in os.environ]
     if missing:
         raise UsageError(
@@ -37,7 +38,13 @@ def join() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend)
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} could not meet the others "
+            f"at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: {error}"
+        ) from error
 
 
 def leave() -> None:
