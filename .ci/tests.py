@@ -20,7 +20,7 @@ ALONE = ["-m", "not light and not faults"]
 def run(title: str, arguments: list[str], **environment: str) -> int:
     """pytest's exit status."""
     print(f"test: {title}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-q", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "--durations=12", *arguments]
     return subprocess.run(command, env={**os.environ, **environment}).returncode
 
 

@@ -1,7 +1,8 @@
 """`make bench-training`: the engine against stock TRL, side by side in one run.
 
 Each side works in a process of its own, in turn (A B A B …), on the same rows, base, adapter, batch
-size and number of threads; only the work itself is timed. ONLY="dpo-4 sft" selects rows.
+size and number of threads; only the work itself is timed. ONLY="dpo-4 sft" selects rows, ROUNDS=1 makes do
+with so many rounds of each.
 Rows `{name, ours, theirs, ratio, reach, difference, …}` go to var/bench/training.json.
 """
 
@@ -94,7 +95,8 @@ def measure_row(row: Row, peak: float) -> dict[str, Any]:
     """All rounds of a row, its sides in turn."""
     sides = ["ours"] if row.theirs is None else ["ours", "theirs"]
     all_of: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-    for round in range(1, row.rounds + 1):
+    rounds = min(row.rounds, int(os.environ.get("ROUNDS") or row.rounds))
+    for round in range(1, rounds + 1):
         for name in sides:
             measured = measure(row, name)
             all_of[name].append(measured)

@@ -15,7 +15,7 @@ FILES = {
     "hh": ROOT / "benchmarks" / "data" / "hh-helpful-base-32.jsonl.gz",
     "short": ROOT / "annotate" / "demo_data" / "hh-helpful.jsonl.gz",
 }
-PAIRS = 32
+PAIRS = 16
 
 
 def preference_rows(file: str = "hh", pairs: int = PAIRS) -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import set_client_factory
-from huggingface_hub.utils._http import default_client_factory
+from huggingface_hub.utils import _http
 
 from tests.engine.tiny import save_tiny
 from training.engine.config import BaseConfig
@@ -27,9 +28,12 @@ def _engine_cache(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(autouse=True)
-def _stock_hub_client() -> None:
-    """A run has the Hub library's own client; tests of pushes in this process set another."""
-    set_client_factory(default_client_factory)
+def _stock_hub_client() -> Iterator[None]:
+    """A run has the Hub library's own client; tests of pushes in this process have another."""
+    before = _http._GLOBAL_CLIENT_FACTORY
+    set_client_factory(_http.default_client_factory)
+    yield
+    set_client_factory(before)
 
 
 @pytest.fixture(scope="session")

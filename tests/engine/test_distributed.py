@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.engine import one_of_several
-from tests.engine.test_resume import HELD_OUT, PAIRS, asked, curve, files
+from tests.engine.test_resume import PAIRS, asked, curve, files
 from tests.engine.tiny import events, make_run, result
 from training.engine import distributed
 from training.engine.__main__ import main
@@ -132,49 +130,6 @@ def test_two_processes_train_what_one_does(
     assert main(["run", str(pairs_of["in-one"])]) == 0
     assert_same(pairs_of["in-one"], pairs_of["parts-dpo"])
     assert "ppo needs the whole base in every process" in result(parts_ppo)["reason"]
-
-
-def test_trouble_in_one_process_ends_all(
-    alone: dict[str, Path], tiny: Path, tmp_path: Path
-) -> None:
-    config = settings("dpo", tiny, "")
-    nan, dead = (
-        make_run(tmp_path / name, config, train=PAIRS, test=HELD_OUT) for name in ("nan", "dead")
-    )
-    leader, follower = together([nan, dead], trouble="nan death")
-    # 1. a loss that is NaN in the follower: both stop before it reaches a weight
-    assert "the loss of step 3 is not finite in another process" in result(nan)["reason"]
-    assert "step-00000002 holds them" in result(nan)["reason"]
-    assert "the loss of step 3 is nan" in follower.stderr
-    # 2. the follower dies: the leader goes, and what was trained is there for the next start
-    assert follower.returncode == 9
-    assert leader.stdout.split() == ["1", "75"], leader
-    assert "another process of this run ended" in leader.stderr
-    assert not (dead / "result.json").exists()
-    assert main(["run", str(dead)]) == 0  # by one process, which is as good
-    assert [e["step"] for e in events(dead) if e["kind"] == "resumed"] == [2]
-    assert_same(alone["dpo"], dead)
-
-
-def test_a_signal_stops_all_at_one_step(tiny: Path, tmp_path: Path) -> None:
-    optim = {"lr": 5e-3, "batch_size": 4, "epochs": 1000, "schedule": "constant"}
-    folder = make_run(tmp_path / "long", settings("dpo", tiny, "", optim=optim), train=PAIRS)
-    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launched += ["--nproc-per-node", "2", "-m", "training.engine", "run", str(folder)]
-    process = subprocess.Popen(launched, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 100
-    while len(curve(folder)) < 3:
-        assert process.poll() is None, process.stderr
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert not (folder / "result.json").exists()
-    (end,) = [event for event in events(folder) if event["kind"] == "end"]
-    assert end["status"] == "interrupted"
-    last = max(curve(folder))
-    newest = max(path.name for path in folder.glob("attempts/*/checkpoints/*"))
-    assert newest == f"step-{last:08d}"
 
 
 def test_a_launcher_that_is_none_is_named(

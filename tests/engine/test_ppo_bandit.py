@@ -44,11 +44,11 @@ def test_a_run_of_ppo_reaches_the_best_policy_of_a_bandit(tmp_path: Path) -> Non
         tmp_path / "ppo",
         {
             "method": "ppo",
-            "optim": {"lr": 1e-2, "adam_eps": 1e-5, "warmup_ratio": 0.0},
+            "optim": {"lr": 2e-2, "adam_eps": 1e-5, "warmup_ratio": 0.0},
             "checkpoint_every_s": 0.0,
             **source,
             "ppo": {
-                "reward_adapter": reward_adapter, "updates": 60, "episodes_per_update": 512,
+                "reward_adapter": reward_adapter, "updates": 100, "episodes_per_update": 512,
                 "samples_per_prompt": 256, "minibatch_size": 256, "epochs": 2,
                 "max_new_tokens": 1, "kl_coef": BETA, "missing_eos_penalty": 0.0,
                 "eval_prompts": 1,
