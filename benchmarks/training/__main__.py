@@ -1,8 +1,8 @@
 """`make bench-training`: the engine against stock TRL, side by side in one run.
 
 Each side works in a process of its own, in turn (A B A B …), on the same rows, base, adapter, batch
-size and number of threads; only the work itself is timed. ONLY="dpo-4 sft" selects rows, ROUNDS=1 makes do
-with so many rounds of each.
+size and number of threads; only the work itself is timed. ONLY="dpo-4 sft" selects rows, ROUNDS=1
+makes do with so many rounds of each.
 Rows `{name, ours, theirs, ratio, reach, difference, …}` go to var/bench/training.json.
 """
 
@@ -96,12 +96,12 @@ def measure_row(row: Row, peak: float) -> dict[str, Any]:
     sides = ["ours"] if row.theirs is None else ["ours", "theirs"]
     all_of: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     rounds = min(row.rounds, int(os.environ.get("ROUNDS") or row.rounds))
-    for round in range(1, rounds + 1):
+    for number in range(1, rounds + 1):
         for name in sides:
             measured = measure(row, name)
             all_of[name].append(measured)
             print(
-                f"{row.name:<11} round {round} {name:<7} {figure(row, measured):.4g} {row.unit}, "
+                f"{row.name:<11} round {number} {name:<7} {figure(row, measured):.4g} {row.unit}, "
                 f"{measured['peak_mb']:.0f} MB",
                 flush=True,
             )
