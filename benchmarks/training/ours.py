@@ -252,15 +252,15 @@ def ppo(folder: Path, *, value: str = "shared_head", samples_per_prompt: int = 1
 
 
 def start(folder: Path, *, warm: bool) -> dict[str, Any]:
-    """From the start of a run, imports and conversion done, to the end of its first step."""
-    rows = data.preference_rows(pairs=16)
-    sections = {"optim": optim(4) | {"max_steps": 1, "epochs": 4}, "dpo": {"beta": settings.BETA}}
+    """From the start of a run, imports and conversion done, to where its first step begins."""
+    rows = data.preference_rows()
+    sections = {"optim": optim(4), "dpo": {"beta": settings.BETA}}
     if warm:
         do(write_run(folder / "before", "dpo", rows, **sections))
     started = datetime.now().astimezone()
     events = do(write_run(folder / "run", "dpo", rows, **sections))
-    first = next(e for e in events if e["kind"] == "metrics")
+    train = next(e for e in events if e["kind"] == "phase" and e["name"] == "train")
     return {
         "amount": 1,
-        "seconds": (datetime.fromisoformat(first["at"]) - started).total_seconds(),
+        "seconds": (datetime.fromisoformat(train["at"]) - started).total_seconds(),
     }
