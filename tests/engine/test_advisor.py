@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.engine.__main__ import main
-from training.engine.advisor import Advice, advise, ranked, score
+from training.engine.advisor import Advice, advise
 from training.engine.advisor_case import CHANGES, FORMATS, TASKS, Case, case_from_dict
 from training.engine.advisor_changes import changed
 from training.engine.advisor_presets import ECONOMIES, stages
+from training.engine.advisor_ranking import ranked, score
 from training.engine.advisor_rules import (
     BASE_TABLE,
     FACTORS,
@@ -596,3 +597,40 @@ def test_the_command_refuses_what_is_not_there(tmp_path: Path, capsys: Any) -> N
     path = write_case(tmp_path, task="style")
     assert main(["advise", "--case", path, "--general", path]) == 1
     assert "--text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_size": 10**400}, "parameter count"),
+        ({"num_hidden_layers": 10**4000}, "parameter count"),
+        ({"max_position_embeddings": "many"}, "max_position_embeddings is 'many'"),
+        ({"max_position_embeddings": -5}, "max_position_embeddings is -5"),
+        ({"model_type": ["llama"]}, "model_type is"),
+        ({"vocab_size": None}, "vocab_size is None"),
+        ({"num_local_experts": 8}, "mixture of 8 experts"),
+    ],
+)
+def test_a_base_that_cannot_be_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises((BaseModelError, ConfigError), match=said):
+        case("style", base="b", base_config={**DEMO, **change})
+
+
+def test_the_smallest_numbers_overflow_nothing() -> None:
+    asked = case("preference", labelled_examples=10**15, preference_pairs=10**15,
+                 raw_tokens=10**15, device_tflops=1e-6, budget_hours=1e-6, device_bytes=1,
+                 base="b", base_config={**DEMO, "max_position_embeddings": 1})  # fmt: skip
+    found = advise(asked, methods=ALL)
+    assert found.first is None
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_a_budget_is_shared_by_the_runs_of_an_option() -> None:
+    # so slow that a budget of a hundred hours is short, and long enough for 100 rows
+    asked = case("preference", labelled_examples=10**7, preference_pairs=10**7, device_tflops=1.0,
+                 budget_hours=100.0)  # fmt: skip
+    runs = stages("dpo", asked)
+    assert [run.name for run in runs] == ["sft", "dpo"]
+    assert all("max_steps" in run.config["optim"] for run in runs)
+    taken = [run.seconds for run in runs if run.seconds is not None]
+    assert taken == [pytest.approx(50 * 3600, rel=0.01)] * 2

@@ -90,12 +90,17 @@ class Case:
         for name in ("labelled_examples", "preference_pairs", "raw_tokens"):
             value = getattr(self, name)
             check(value is None or 0 <= value <= MOST, name, value, f"0 to {MOST:,}")
-        for name in ("device_bytes", "device_tflops", "budget_hours"):
+        least = {"device_bytes": 1, "device_tflops": 1e-6, "budget_hours": 1e-6}
+        for name, bound in least.items():
             value = getattr(self, name)
-            allowed = f"above 0, up to {MOST:,}, or left out"
-            check(value is None or 0 < value <= MOST, name, value, allowed)
+            allowed = f"{bound:g} to {MOST:,}, or left out"
+            check(value is None or bound <= value <= MOST, name, value, allowed)
         check(1 <= self.example_tokens <= 10**6, "example_tokens", self.example_tokens, "1 to 10⁶")
         check(self.device in DEVICES, "device", self.device, ", ".join(DEVICES))
+        if self.shape is not None:
+            # counts that no model has would only overflow further on
+            size = self.shape.parameters
+            check(size <= MOST, "the base's parameter count", "too large", f"up to {MOST:,}")
         check(bool(self.base), "base", self.base, "demo, a Hub id, a folder, a .gguf file")
 
     def as_json(self) -> dict[str, Any]:

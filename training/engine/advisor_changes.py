@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from training.engine.advisor import Option, OtherInput, ranked
+from training.engine.advisor_ranking import Option, OtherInput, ranked
 from training.engine.advisor_case import CHANGES, FORMATS, TASKS, Case
 
 #: Distance of an input that is not known, from any value that it may turn out to have.
 UNKNOWN = 0.5
-#: Halvings: a count is found to the unit, other numbers to a thousandth of their range.
+#: Halvings between two values: enough to find a count of some thousands to the unit.
 HALVINGS = 24
 
 

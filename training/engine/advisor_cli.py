@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.engine.advisor import Advice, Option, OtherInput, advise
+from training.engine.advisor import Advice, advise
 from training.engine.advisor_case import Case, case_from_dict
 from training.engine.advisor_presets import Stage
+from training.engine.advisor_ranking import Option, OtherInput
 from training.engine.advisor_rules import OPTIONS
 from training.engine.errors import ConfigError, UsageError
 from training.engine.planner_cli import duration

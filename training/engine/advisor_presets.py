@@ -51,7 +51,8 @@ ECONOMIES: tuple[Json, ...] = (
 #: Of the methods that may come to the engine, what the planner counts in their place: a classifier
 #: is a base with a score head for each label, raw text is a conversation without turns.
 STAND_INS = {"classify": "reward", "pretrain": "sft"}
-MIXED_BELOW = 1_000_000_000
+#: Methods that train nothing.
+IDLE = ("sample", "evaluate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Stage:
 
     @property
     def trains(self) -> bool:
-        return self.method not in ("sample", "evaluate")
+        return self.method not in IDLE
 
     def as_json(self) -> Json:
         return {
@@ -98,7 +99,9 @@ def stages(option: str, case: Case) -> list[Stage]:
     """The runs of an option: the gentlest of its variants that fits, else the smallest one."""
     found: list[Stage] = []
     for variant in variants(option, case):
-        found = [placed(name, config, case) for name, config in variant]
+        trained = sum(config["method"] not in IDLE for _, config in variant)
+        hours = None if case.budget_hours is None else case.budget_hours / max(1, trained)
+        found = [placed(name, config, case, hours) for name, config in variant]
         done = all(stage.fits is not False and stage.refused is None for stage in found)
         if done and not over_budget(found, case):
             break
@@ -180,7 +183,7 @@ def targets(shape: BaseShape | None) -> list[str]:
 
 
 def supervised(case: Case, how: str, method: str, *, documents: bool = False) -> Json:
-    few = (case.labelled_examples or MIXED_BELOW) < 1000
+    few = case.labelled_examples is not None and case.labelled_examples < 1000
     optim: Json = {"lr": 2e-5 if how == "full" else 2e-4, "batch_size": 8}
     if method != "pretrain":
         optim["epochs"] = 3 if few else 1
@@ -280,8 +283,8 @@ def stand_in(config: Json) -> tuple[RunConfig, int | None]:
     return from_dict({"method": STAND_INS[method], **counted}), config["data"]["max_length"]
 
 
-def placed(name: str, config: Json, case: Case) -> Stage:
-    """A preset on the case's device: planned, made to fit where it can be, cut to the budget."""
+def placed(name: str, config: Json, case: Case, hours: float | None) -> Stage:
+    """A preset on the case's device: planned, made to fit where it can be, cut to so many hours."""
     own_shape = config["base"]["source"] != ENCODER
     shape = case.shape if own_shape else ENCODER_SHAPE
     if shape is None:
@@ -303,13 +306,13 @@ def placed(name: str, config: Json, case: Case) -> Stage:
                 config, added = with_settings(config, economy), added | economy
                 now = smaller
     fits = None if case.device_bytes is None else now.total_bytes <= case.device_bytes
-    timed = in_budget(config, case, now.flops_per_step)
+    timed = in_budget(config, case, now.flops_per_step, hours)
     return Stage(name=name, total_bytes=now.total_bytes, fits=fits, economies=added, **timed)
 
 
 def economies(config: Json, device: str) -> Iterator[Json]:
     """Those of ECONOMIES that a config may take."""
-    idle = config["method"] in ("sample", "evaluate")
+    idle = config["method"] in IDLE
     for economy in ECONOMIES:
         ((name, value),) = economy.items()
         if idle and name != "base.dtype":
@@ -319,10 +322,10 @@ def economies(config: Json, device: str) -> Iterator[Json]:
         yield economy
 
 
-def in_budget(config: Json, case: Case, flops_per_step: float) -> Json:
-    """config with at most the steps that the budget pays for, seconds and least_seconds."""
+def in_budget(config: Json, case: Case, flops_per_step: float, hours: float | None) -> Json:
+    """config with at most the steps that the hours pay for, seconds and least_seconds."""
     method = config["method"]
-    if case.device_tflops is None or method in ("sample", "evaluate"):
+    if case.device_tflops is None or method in IDLE:
         return {"config": config, "seconds": None, "least_seconds": None}
     step = flops_per_step / (case.device_tflops * 1e12)
     if method == "ppo":
@@ -333,8 +336,8 @@ def in_budget(config: Json, case: Case, flops_per_step: float) -> Json:
         rows = rows_of(method, case)
         steps = None if rows is None else epochs * math.ceil(rows / batch)
         least = math.ceil(LEAST_ROWS / batch)
-    if case.budget_hours is not None and steps is not None:
-        paid = max(least, int(case.budget_hours * 3600 / step))
+    if hours is not None and steps is not None:
+        paid = max(least, int(hours * 3600 / step))
         if paid < steps:
             steps = paid
             name = "ppo.updates" if method == "ppo" else "optim.max_steps"
