@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from training.engine.advisor_ranking import Option, OtherInput, ranked
 from training.engine.advisor_case import CHANGES, FORMATS, TASKS, Case
+from training.engine.advisor_ranking import Option, OtherInput, ranked
 
 #: Distance of an input that is not known, from any value that it may turn out to have.
 UNKNOWN = 0.5

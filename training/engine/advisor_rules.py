@@ -255,7 +255,7 @@ FACTORS: dict[str, Factor] = {
     ),
     "domain": Factor(
         2.0,
-        f"{TABLE}; arXiv 2004.10964: training on a domain's text gains most far from general text",
+        f"{TABLE}; arXiv 2004.10964: training on a domain's own text pays",
         lambda case: case.domain_distance is not None,
         lambda option, case: table_grade(option, "domain", case.domain_distance or 0.0),
         domain_says,
