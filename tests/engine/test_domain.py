@@ -42,8 +42,12 @@ KNOWN = " ".join(["w1", "w2"] * 300)
 @pytest.fixture(scope="module")
 def uniform(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """Sixteen tokens, all weights zero: every next token has probability 1/16."""
-    folder = save_words(tmp_path_factory.mktemp("uniform"), words=12, initializer_range=0.0)
-    return load_base(BaseConfig(source=str(folder)))
+    folder = save_words(tmp_path_factory.mktemp("uniform"), words=12)
+    base = load_base(BaseConfig(source=str(folder)))
+    with torch.no_grad():
+        for parameter in base.model.parameters():
+            parameter.zero_()
+    return base
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +231,7 @@ def test_the_command_measures_instead_of_believing(tmp_path: Path, capsys: Any) 
     folder = save_words(tmp_path / "base", words="extraordinary consideration",
                         initializer_range=0.0)  # fmt: skip
     case, text = tmp_path / "case.json", tmp_path / "own.txt"
-    # every token costs this base the same, and it knows no word of the enclosed English
+    # this base knows its own two long words, and no word of the enclosed English
     text.write_text("extraordinary consideration " * 300, encoding="utf-8")
     data = {"task": "style", "labelled_examples": 500, "domain_distance": "very_different"}
     case.write_text(json.dumps(data), encoding="utf-8")

@@ -261,5 +261,3 @@ def assumptions(name: str, case: Case) -> list[str]:
     elif case.device_bytes is None:
         found.append("that the device has the memory: it was not given")
     return found
-
-

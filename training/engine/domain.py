@@ -136,9 +136,7 @@ class Distance:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
-def measure_files(
-    files: Sequence[Path], source: str, *, general: Path | None = None
-) -> Distance:
+def measure_files(files: Sequence[Path], source: str, *, general: Path | None = None) -> Distance:
     """The distance of texts in files, under the base that a run's `base.source` names.
 
     Raises DataError for what is no text, or too little of it; BaseModelError for a base that
