@@ -5,6 +5,7 @@ python -m training.engine sample ...       answer a file of prompts without writ
 python -m training.engine selftest         this installation against published numbers
 python -m training.engine merge ...        write base plus adapter as one whole model
 python -m training.engine plan ...         memory and time of a run before it is launched
+python -m training.engine advise ...       whether to train, retrieve or prompt, and how to start
 
 Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json); 2 wrong usage;
 74 the disk is full and 75 interrupted: `run` with the same folder goes on from the checkpoint.
@@ -27,7 +28,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from training.engine import planner_cli
+from training.engine import advisor_cli, planner_cli
 from training.engine.causes import ALARM, BUG, NO_SPACE, REFUSED, cause_of, in_words
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
@@ -86,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_DONE
         if options.command == "plan":
             return planner_cli.run(options)
+        if options.command == "advise":
+            return advisor_cli.run(options)
         if options.command == "preflight":
             return print_preflight(options.run_dir, as_json=options.json)
         return run_folder(
@@ -206,6 +209,7 @@ def parser() -> argparse.ArgumentParser:
         help="merge into the base's own weights, or into what 4 bits left of them",
     )
     planner_cli.add_command(commands)
+    advisor_cli.add_command(commands)
     return top
 
 

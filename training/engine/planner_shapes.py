@@ -259,9 +259,9 @@ def shape_of(config: Mapping[str, Any], where: str = "config.json") -> BaseShape
                 "token uses decides its memory, and the planner does not model that: plan a dense "
                 "base"
             )
-    if kind in DECODERS:
+    if isinstance(kind, str) and kind in DECODERS:
         return decoder(config, DECODERS[kind], where)
-    if kind in ENCODERS:
+    if isinstance(kind, str) and kind in ENCODERS:
         return encoder(config, where)
     raise BaseModelError(
         f"{where}: model_type is {kind!r}; the planner knows "
@@ -293,6 +293,10 @@ def decoder(config: Mapping[str, Any], family: Family, where: str) -> BaseShape:
 
     def says(setting: bool | str) -> bool:
         return bool(config.get(setting, False)) if isinstance(setting, str) else setting
+
+    positions = None
+    if config.get("max_position_embeddings") is not None:
+        positions = number(config, "max_position_embeddings", where)
 
     qkv, o, mlp = says(family.qkv_bias), says(family.o_bias), says(family.mlp_bias)
     q, kv = heads * head_dim, kv_heads * head_dim
@@ -331,7 +335,7 @@ def decoder(config: Mapping[str, Any], family: Family, where: str) -> BaseShape:
         qk_norm=family.qk_norm,
         tied=bool(config.get("tie_word_embeddings", family.tied)),
         stored_bytes=stored_bytes(config),
-        positions=config.get("max_position_embeddings"),
+        positions=positions,
     )
 
 
@@ -341,7 +345,7 @@ def encoder(config: Mapping[str, Any], where: str) -> BaseShape:
     f = number(config, "intermediate_size", where)
     heads = number(config, "num_attention_heads", where)
     positions = number(config, "max_position_embeddings", where)
-    segments = config.get("type_vocab_size", 2) if pooler else 0
+    segments = number(config, "type_vocab_size", where, 2) if pooler else 0
     return BaseShape(
         family=str(config["model_type"]),
         decoder=False,
