@@ -7,6 +7,7 @@ METRICS: dict[str, str] = {
     "loss/policy": "PPO's clipped policy loss, averaged over response tokens.",
     "loss/value": "PPO's clipped value loss, averaged over response tokens.",
     "loss/nll": "Mean negative log-probability of the chosen responses' tokens (nats per token).",
+    "classify/accuracy": "Share of texts whose most probable class is their label.",
     "optim/lr": "Learning rate of the step.",
     "optim/grad_norm": "Norm of the gradient before it was clipped.",
     "reward/accuracy": "Share of pairs whose chosen response scores higher than the rejected one.",
