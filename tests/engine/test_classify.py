@@ -15,7 +15,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.engine.test_resume import curve, killed_after
-from tests.engine.tiny import events, make_run, result, save_words
+from tests.engine.tiny import events, make_run, result, save_encoder, save_words
 from training.engine.__main__ import main
 
 CUES = {"sport": ("ball", "goal"), "food": ("bread", "soup"), "law": ("court", "judge")}
@@ -52,7 +52,12 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_words(tmp_path_factory.mktemp("models") / "words", words=WORDS, num_hidden_layers=2)
 
 
-BASES = ("llama",)
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_encoder(tmp_path_factory.mktemp("models") / "bert", "bert", words=WORDS)
+
+
+BASES = ("llama", "bert")
 
 
 @pytest.fixture(params=BASES)
@@ -62,7 +67,10 @@ def source(request: pytest.FixtureRequest) -> Path:
     return found
 
 
-TARGETS = {"llama": ["q_proj", "v_proj"], "bert": ["query", "value"]}
+TARGETS = {
+    "llama": ["q_proj", "v_proj"], "bert": ["query", "value"], "roberta": ["query", "dense"],
+    "distilbert": ["q_lin", "lin1"],
+}  # fmt: skip
 
 
 def asked(source: Path, **more: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
 from training.engine.classifiers import Classifier, DecoderClassifier
 from training.engine.classify_data import (
@@ -25,8 +26,11 @@ from training.engine.classify_data import (
     labels_of,
 )
 from training.engine.distributed import add_up
+from training.engine.encoders import ENCODERS, EncoderClassifier, load_encoder
+from training.engine.errors import BaseModelError
 from training.engine.preflight import announce, expect_step_zero, seed_everything
 from training.engine.rundir import Row, RunDir
+from training.engine.sources import locate, not_loaded, refuse_classifier
 from training.engine.steps import Steps, batches
 from training.engine.tuning import load_trainable
 
@@ -44,7 +48,29 @@ def row_losses(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
 
 
 def load(run: RunDir, labels: Sequence[str]) -> Classifier:
-    """The base with a head for these labels."""
+    """The base with a head for these labels.
+
+    Raises BaseModelError for a base that is neither an encoder that is known here nor a decoder.
+    """
+    config = run.base
+    try:
+        shape = AutoConfig.from_pretrained(
+            locate(config.source), revision=config.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise not_loaded(config.source, error) from error
+    kind = shape.model_type
+    if kind in ENCODERS:
+        return EncoderClassifier(run, load_encoder(config, run.config, labels), labels)
+    refuse_classifier(locate(config.source))
+    made_as = shape.architectures or ["ForCausalLM"]
+    # encoders other than those above may be loaded as causal models too, and would be misread
+    writes = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in made_as)
+    if type(shape) not in MODEL_FOR_CAUSAL_LM_MAPPING or not writes:
+        raise BaseModelError(
+            f"the base {config.source!r} is a {kind}; classify reads encoders "
+            f"({', '.join(ENCODERS)}) and decoders that write text (llama and its like)"
+        )
     return DecoderClassifier(run, load_trainable(run), labels)
 
 

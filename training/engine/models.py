@@ -145,6 +145,7 @@ class Base:
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
             target_modules=list(config.target_modules),
+            exclude_modules=self.without_adapter(config.target_modules) or None,
             use_dora=config.use_dora,
             use_rslora=config.use_rslora,
         )
@@ -171,6 +172,10 @@ class Base:
             parameter.requires_grad_(False)
         self._activate(name)
         self._activate(None)
+
+    def without_adapter(self, targets: Sequence[str]) -> list[str]:
+        """Layers of these names that get no adapter all the same."""
+        return []
 
     def _expect_layers(self, name: str, lora: LoraConfig) -> None:
         """Raise BaseModelError for layers that would be left out, or trained without effect."""
