@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    ElectraConfig,
+    ElectraForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.models.bert.modeling_bert import BertModel
+from transformers.models.llama.modeling_llama import LlamaModel
+from transformers.trainer_pt_utils import LabelSmoother
 
+from tests.engine.test_distributed import assert_same, together
 from tests.engine.test_resume import curve, killed_after
-from tests.engine.tiny import events, make_run, result, save_encoder, save_words
+from tests.engine.tiny import events, make_run, result, save_encoder, save_words, user
 from training.engine.__main__ import main
+from training.engine.classify import load, row_losses
+from training.engine.classify_data import (
+    Labelled,
+    class_weights,
+    encode_labelled,
+    labels_of,
+    text_tokens,
+)
+from training.engine.config import BaseConfig, from_dict
+from training.engine.encoders import HEAD_NAMES
+from training.engine.errors import BaseModelError, ConfigError
+from training.engine.quantization import quantization_config
+from training.engine.rundir import RunDir
+from training.engine.scores import load_score_head
+from training.engine.token_inspection import load_texts, preflight
 
 CUES = {"sport": ("ball", "goal"), "food": ("bread", "soup"), "law": ("court", "judge")}
 OTHER = "and of the some all here there now then with"
@@ -128,6 +157,12 @@ def test_it_learns_and_stock_transformers_says_the_same(
     targets = torch.tensor([model.config.label2id[row["label"]] for row in TEST])
     right = (logits.argmax(-1) == targets).float().mean().item()
     assert right == pytest.approx(found["metrics"]["classify/accuracy"])
+    # the loss that transformers computes itself
+    with torch.no_grad():
+        loss = model(**batch, labels=targets).loss.item()
+    assert loss == pytest.approx(found["metrics"]["classify/log_loss"], abs=1e-4)
+    assert found["classification"]["labels"] == ["food", "law", "sport"]
+    assert [sum(line) for line in found["classification"]["confusion"]] == [10, 10, 10]
 
 
 def test_two_runs_are_equal_and_a_killed_one_ends_the_same(source: Path, tmp_path: Path) -> None:
@@ -144,3 +179,312 @@ def test_two_runs_are_equal_and_a_killed_one_ends_the_same(source: Path, tmp_pat
         assert (cut / weights).read_bytes() == (whole / weights).read_bytes()
         assert curve(cut) == curve(whole)
         assert result(cut)["metrics"] == result(whole)["metrics"]
+
+
+@contextmanager
+def terminated_in_pass(number: int) -> Iterator[None]:
+    """Sends this process SIGTERM in the n-th pass that trains."""
+    seen = 0
+
+    def count(module: torch.nn.Module, _: Any) -> None:
+        nonlocal seen
+        if torch.is_grad_enabled() and isinstance(module, LlamaModel | BertModel):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def test_a_signal_inside_a_step_stops_it_and_it_ends_the_same(source: Path, tmp_path: Path) -> None:
+    config = asked(
+        source, tuning="full", checkpoint_every_s=0.0, optim={"lr": 3e-3, "max_steps": 5}
+    )
+    whole = trained(tmp_path / "whole", config)
+    cut = make_run(tmp_path / "cut", config, train=TRAIN, test=TEST)
+    with terminated_in_pass(5):
+        assert main(["run", str(cut)]) == 75
+    assert not (cut / "result.json").exists()
+    assert main(["run", str(cut)]) == 0
+    assert len([e for e in events(cut) if e["kind"] == "resumed"]) == 1
+    weights = "model/model.safetensors"
+    assert (cut / weights).read_bytes() == (whole / weights).read_bytes()
+    assert curve(cut) == curve(whole)
+    assert result(cut)["classification"] == result(whole)["classification"]
+
+
+def test_two_processes_train_what_one_does(llama: Path, bert: Path, tmp_path: Path) -> None:
+    optim = {"lr": 5e-3, "max_steps": 4}
+    both = {"llama": asked(llama, optim=optim), "bert": asked(bert, optim=optim)}
+    alone = {name: trained(tmp_path / f"{name}-1", config) for name, config in both.items()}
+    shared = {
+        name: make_run(tmp_path / f"{name}-2", config, train=TRAIN, test=TEST)
+        for name, config in both.items()
+    }
+    ended = together([*shared.values()])
+    assert [each.stdout.split() for each in ended] == [["0", "0"]] * 2, ended
+    for name, folder in shared.items():
+        assert_same(alone[name], folder)
+        mine, theirs = result(alone[name])["metrics"], result(folder)["metrics"]
+        assert mine == pytest.approx(theirs, abs=1e-4)
+
+
+# What is saved ----------------------------------------------------------------------------------
+
+
+def untrained(folder: Path, config: dict[str, Any]) -> tuple[Path, torch.Tensor]:
+    """A classifier whose trained weights are noise, saved; and its logits of the test rows."""
+    run = RunDir(make_run(folder, config, train=TRAIN, test=TEST))
+    torch.manual_seed(3)
+    assert run.config.classify is not None
+    labels = labels_of(TRAIN, TEST, run.config.classify)
+    model = load(run, labels)
+    with torch.no_grad():
+        for parameter in model.parameters.values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    rows = encode_labelled(model.base, TEST, labels, run.config.data, run.events, "test")
+    with model.base.use(model.trained.adapter):
+        logits = model.logits_of([row.tokens for row in rows])
+    (saved,) = model.save(run).values()
+    return run.path / saved, logits
+
+
+def stock_logits(model: Any, saved: Path) -> torch.Tensor:
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    batch = tokenizer([row["text"] for row in TEST], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(**batch).logits
+    return found
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["llama", "bert", "roberta", "distilbert"])
+def test_stock_transformers_gives_our_logits(
+    kind: str, tuning: str, llama: Path, bert: Path, tmp_path: Path
+) -> None:
+    known = {"llama": llama, "bert": bert}
+    source = known.get(kind) or save_encoder(tmp_path / kind, kind, words=WORDS)
+    saved, ours = untrained(tmp_path / "run", asked(source, tuning=tuning))
+    if tuning == "full":
+        model = AutoModelForSequenceClassification.from_pretrained(saved)
+    else:
+        named = AutoConfig.from_pretrained(saved)
+        model = AutoModelForSequenceClassification.from_pretrained(source, config=named)
+        model = PeftModel.from_pretrained(model, saved)
+    torch.testing.assert_close(stock_logits(model, saved), ours, atol=1e-4, rtol=0)
+    assert ours.std() > 0.05  # noise reached every part
+    assert model.config.id2label == {0: "food", 1: "law", 2: "sport"}
+    assert model.config.label2id == {"food": 0, "law": 1, "sport": 2}
+
+
+def test_a_4_bit_base_trains_a_head_in_full_precision(source: Path, tmp_path: Path) -> None:
+    config = asked(source, base={"quantization": "nf4"}, optim={"max_steps": 3})
+    run = trained(tmp_path / "trained", config)
+    (start,) = [event for event in events(run) if event["kind"] == "start"]
+    assert start["layers_4bit"] > 0
+    saved, ours = untrained(tmp_path / "run", config)
+    named = AutoConfig.from_pretrained(saved)
+    held = quantization_config(
+        BaseConfig(source=str(source), quantization="nf4"), keep=(*HEAD_NAMES, "score")
+    )
+    model = AutoModelForSequenceClassification.from_pretrained(
+        source, config=named, quantization_config=held, device_map={"": "cpu"}
+    )
+    model = PeftModel.from_pretrained(model, saved)
+    torch.testing.assert_close(stock_logits(model, saved), ours, atol=1e-4, rtol=0)
+
+
+def test_a_16_bit_base_starts_at_the_loss_in_closed_form(source: Path, tmp_path: Path) -> None:
+    for tuning in ("lora", "full"):
+        config = asked(source, tuning=tuning, base={"dtype": "bfloat16"}, optim={"max_steps": 2})
+        run = trained(tmp_path / tuning, config)
+        assert curve(run)[1]["loss/train"] == pytest.approx(math.log(3), abs=1e-5)
+
+
+def test_a_classifier_is_no_reward_model(llama: Path, tmp_path: Path) -> None:
+    saved, _ = untrained(tmp_path / "run", asked(llama))
+    with pytest.raises(BaseModelError, match="no reward model"):
+        load_score_head(saved, 32)
+
+
+# The loss ---------------------------------------------------------------------------------------
+
+
+def test_label_smoothing_is_that_of_transformers() -> None:
+    logits, targets = torch.randn(6, 4), torch.tensor([0, 3, 2, 2, 1, 0])
+    ours = row_losses(logits, targets, 0.1).mean()
+    theirs = LabelSmoother(epsilon=0.1)({"logits": logits}, targets)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_balanced_weights_make_every_class_count_alike(source: Path, tmp_path: Path) -> None:
+    # 6, 3 and 1 rows of 10: 10 / (3 · rows of the class), whose mean over the rows is 1
+    rows = [
+        Labelled(str(n), (1,), target, str(n)) for n, target in enumerate([0] * 6 + [1] * 3 + [2])
+    ]
+    weights = class_weights(rows, 3, "balanced")
+    assert weights == pytest.approx([10 / 18, 10 / 9, 10 / 3])
+    assert sum(weights[row.target] for row in rows) == pytest.approx(len(rows))
+    assert class_weights(rows, 3, "none") == [1.0] * 3
+    # a text that says nothing gets the shares of its labels, or with weights those of the classes
+    blind = [{**ROW, "id": f"{n}", "label": "law" if n % 4 else "food"} for n in range(24)]
+    for kind, wanted in (("none", 0.75), ("balanced", 0.5)):
+        config = asked(source, classify={"class_weights": kind})
+        config["optim"] |= {"batch_size": 24, "epochs": 60, "schedule": "constant"}
+        run = trained(tmp_path / kind, config, train=blind, test=blind[:4])
+        bins = result(run)["classification"]["calibration"]["bins"]
+        (sure,) = [each["confidence"] for each in bins if each["rows"]]
+        assert sure == pytest.approx(wanted, abs=0.02)
+
+
+@torch.no_grad()
+def test_padding_and_neighbours_change_nothing(source: Path, tmp_path: Path) -> None:
+    run = RunDir(make_run(tmp_path / "run", asked(source), train=TRAIN))
+    model = load(run, sorted(CUES))
+    for parameter in model.parameters.values():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    rows = encode_labelled(model.base, TEST, sorted(CUES), run.config.data, run.events, "test")
+    tokens = [row.tokens for row in rows]
+    with model.base.use(model.trained.adapter):
+        together = model.logits_of(tokens)
+        alone = torch.cat([model.logits_of([each]) for each in tokens])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+# Rows and refusals ------------------------------------------------------------------------------
+
+
+def refused(folder: Path, config: dict[str, Any], **files: Any) -> str:
+    make_run(folder, config, **({"train": TRAIN, "test": TEST} | files))
+    assert main(["run", str(folder)]) == 1
+    found = result(folder)
+    assert found["status"] == "refused", found["reason"]
+    return str(found["reason"])
+
+
+ROW = {"id": "odd", "text": "and of the", "label": "food"}
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"test": [*TEST, {**ROW, "label": "music"}]}, "test row 31 (odd)): they could never"),
+        ({"train": texts(8, 1, ("law",)), "test": []}, "all 8 training rows have the label 'law'"),
+        ({"train": [*TRAIN, {**ROW, "text": " \n"}]}, "train row 97 (odd): text is empty"),
+        ({"train": [*TRAIN, {**ROW, "label": None}]}, "label is None; it must be a text"),
+        ({"train": [*TRAIN, {**ROW, "messages": user("and")}]}, "give text or messages, one of"),
+        ({"train": [*TRAIN, {"id": "odd", "label": "food"}]}, "give text or messages, one of"),
+    ],
+)
+def test_rows_that_cannot_be_learnt_are_named(
+    files: dict[str, Any], words: str, llama: Path, tmp_path: Path
+) -> None:
+    assert words in refused(tmp_path / "run", asked(llama), **files)
+
+
+def test_a_label_that_was_not_named_is_refused_and_the_order_is_kept(
+    llama: Path, tmp_path: Path
+) -> None:
+    config = asked(llama, classify={"labels": ["sport", "food"]}, optim={"max_steps": 1})
+    said = refused(tmp_path / "run", config)
+    assert "train row 3 (1-2): label 'law' is none of classify.labels (sport, food)" in said
+    config["classify"] = {"labels": ["sport", "music", "food", "law"]}
+    run = trained(tmp_path / "good", config)
+    assert result(run)["classification"]["labels"] == ["sport", "music", "food", "law"]
+    warned = {e["code"]: e["message"] for e in events(run) if e["kind"] == "warning"}
+    assert "no training row is of music" in warned["classes_without_rows"]
+
+
+def test_whole_numbers_are_labels_in_their_order(llama: Path, tmp_path: Path) -> None:
+    numbered = [row | {"label": 9 + number % 3} for number, row in enumerate(TRAIN)]
+    run = trained(tmp_path / "run", asked(llama, optim={"max_steps": 1}), train=numbered, test=[])
+    named = AutoConfig.from_pretrained(run / "adapter")
+    assert named.id2label == {0: "9", 1: "10", 2: "11"}
+    assert "classification" not in result(run)
+
+
+def test_other_bases_and_layers_are_refused(bert: Path, tmp_path: Path) -> None:
+    shape = {"vocab_size": 32, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    ElectraForMaskedLM(ElectraConfig(**shape, num_hidden_layers=1)).save_pretrained(tmp_path / "e")
+    bases = {"electra": tmp_path / "e"}
+    save_t5(tmp_path / "t5")
+    bases["t5"] = tmp_path / "t5"
+    for name, source in bases.items():
+        config = {"method": "classify", "base": {"source": str(source)}}
+        said = refused(tmp_path / f"run-{name}", config)
+        assert f"is a {name}; classify reads encoders (bert, roberta, distilbert)" in said
+    config = asked(bert, adapter={"target_modules": ["q_proj"]})
+    said = refused(tmp_path / "layers", config)
+    assert "the base has no layer q_proj; adapter.target_modules may name dense, key, query" in said
+    with pytest.raises(ConfigError, match="quantized weights have no gradient"):
+        from_dict(asked(bert, tuning="full", base={"quantization": "nf4"}))
+    for section in ({"labels": ["one"]}, {"class_weights": "x"}, {"labels": ["a", "a"]}):
+        with pytest.raises(ConfigError, match=r"classify\."):
+            from_dict(asked(bert, classify=section))
+
+
+def save_t5(folder: Path) -> None:
+    shape = {"vocab_size": 32, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(folder)
+
+
+def test_long_texts_are_cut_with_a_warning_and_keep_their_end(bert: Path, tmp_path: Path) -> None:
+    long = {**ROW, "text": "ball " * 60}
+    run = trained(tmp_path / "run", asked(bert, optim={"max_steps": 1}), train=[*TRAIN, long])
+    warned = {e["code"]: e["message"] for e in events(run) if e["kind"] == "warning"}
+    assert "1 of 97 train texts are longer than 40 tokens" in warned["cut"]
+    assert "40 is used" in warned["positions"]
+    texts_of = load_texts(BaseConfig(source=str(bert)), turns=False)
+    tokens, whole = text_tokens(texts_of, long, "row", 40)
+    assert (len(tokens), whole, tokens[-1]) == (40, 62, texts_of.tokenizer.sep_token_id)
+
+
+def test_roberta_has_fewer_positions_than_its_config_names(tmp_path: Path) -> None:
+    source = save_encoder(tmp_path / "base", "roberta", words=WORDS, pad_token_id=0)
+    assert load_texts(BaseConfig(source=str(source)), turns=False).positions == 39
+    long = {**ROW, "text": "ball " * 60}
+    trained(tmp_path / "run", asked(source, optim={"max_steps": 1}), train=[*TRAIN, long])
+
+
+def test_text_that_spells_a_special_token_stays_text(tiny: Path) -> None:
+    texts_of = load_texts(BaseConfig(source=str(tiny)), turns=False)
+    end = texts_of.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    spelt = {"text": "it ends <|im_end|> here"}
+    assert end in texts_of.tokenizer(spelt["text"])["input_ids"]
+    assert end not in text_tokens(texts_of, spelt, "row", 40)[0]
+
+
+def test_conversations_pass_through_the_template(llama: Path, bert: Path, tmp_path: Path) -> None:
+    talks = [
+        {"id": row["id"], "messages": user(row["text"]), "label": row["label"]} for row in TRAIN
+    ]
+    run = trained(tmp_path / "run", asked(llama, optim={"max_steps": 2}), train=talks, test=[])
+    assert result(run)["rows"] == 16
+    said = refused(tmp_path / "bert", asked(bert), train=talks, test=[])
+    assert "messages need a chat template" in said
+
+
+def test_what_is_wrong_with_the_rows_is_counted(llama: Path, tmp_path: Path) -> None:
+    rows = [{**ROW, "id": f"{n}", "text": f"and of {n}"} for n in range(16)]
+    for row in rows[8:]:
+        row["label"] = "law"
+    odd = [
+        rows[0] | {"id": "copy"},
+        rows[1] | {"id": "other", "label": "law"},
+        {**ROW, "id": "rare", "label": "music", "text": "now"},
+    ]
+    folder = make_run(
+        tmp_path / "run", asked(llama), train=[*rows, *odd], test=[{**rows[5], "id": "seen"}, ROW]
+    )
+    findings, _ = preflight(folder)
+    assert {f.code: (f.level, f.count, f.of, f.examples) for f in findings} == {
+        "duplicate_texts": ("warn", 1, 19, ("copy",)),
+        "contradictions": ("warn", 2, 19, ("1", "other")),
+        "leaked": ("warn", 1, 2, ("seen",)),
+        "rare_classes": ("warn", 1, 19, ("rare",)),
+        "cut": ("ok", 0, 21, ()),
+    }

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,6 +26,7 @@ from training.engine.classify_data import (
     in_short,
     labels_of,
 )
+from training.engine.classify_metrics import Answers, figures
 from training.engine.distributed import add_up
 from training.engine.encoders import ENCODERS, EncoderClassifier, load_encoder
 from training.engine.errors import BaseModelError
@@ -154,23 +156,33 @@ def train(run: RunDir) -> dict[str, Any]:
             if steps.reached({"loss": loss_of_step}):
                 break
 
-        found: dict[str, Any] = {"metrics": {"loss/train": loss_of_step}}
+        metrics = {"loss/train": loss_of_step}
+        found: dict[str, Any] = {}
         if held_out:
             run.events.write("phase", name="evaluate")
             with steps.weights_at_rest():
-                found = measure(model, held_out, loss_of_step)
+                measured, found["classification"] = measure(model, rows, held_out)
+            metrics |= measured
     run.events.write("phase", name="save")
     return {
         "steps": steps.step,
         "rows": len({i for batch in plan[: steps.step] for i in batch}),
+        "metrics": metrics,
         **found,
         **model.save(run),
     }
 
 
-def measure(model: Classifier, held_out: Sequence[Labelled], loss: float) -> dict[str, Any]:
-    """Figures of the held-out rows, as they stand in the result."""
+def measure(
+    model: Classifier, rows: Sequence[Labelled], held_out: Sequence[Labelled]
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """(metrics of the held-out rows, what else the result says of them)."""
     logits = model.logits_of([row.tokens for row in held_out])
-    targets = torch.tensor([row.target for row in held_out])
-    right = (logits.argmax(dim=-1) == targets).float().mean().item()
-    return {"metrics": {"loss/train": loss, "classify/accuracy": right}}
+    answers = Answers(
+        logits=logits.double().numpy(),
+        targets=np.array([row.target for row in held_out]),
+        texts=[row.text for row in held_out],
+        labels=model.labels,
+    )
+    frequent = np.bincount([row.target for row in rows], minlength=len(model.labels))
+    return figures(answers, majority=int(frequent.argmax()))

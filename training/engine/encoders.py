@@ -44,6 +44,8 @@ from training.engine.whole_models import name_labels, save_whole_model
 ENCODERS = ("bert", "roberta", "distilbert")
 #: Their modules that belong to the head: never quantized, trained wherever they are new.
 HEADS = ("classifier", "pre_classifier", "pooler")
+#: What transformers is told of them: patterns of names from their start.
+HEAD_NAMES = tuple(f".*{name}" for name in HEADS)
 
 
 class Encoder(Base):
@@ -83,7 +85,7 @@ class Encoder(Base):
     @property
     def head_modules(self) -> list[str]:
         """The modules of the head that PEFT saves whole, by their names in the model."""
-        found = {}
+        found: dict[str, None] = {}
         for name in self.head:
             parts = name.split(".")
             found[".".join(parts[: next(i for i, p in enumerate(parts) if p in HEADS) + 1])] = None
@@ -154,7 +156,7 @@ def load_encoder(config: BaseConfig, run: RunConfig, labels: Sequence[str]) -> E
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             dtype=dtype,
-            quantization_config=quantization_config(config, keep=HEADS),
+            quantization_config=quantization_config(config, keep=HEAD_NAMES),
             device_map={"": pick_device()},
             attn_implementation="sdpa",
             output_loading_info=True,

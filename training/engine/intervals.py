@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 RESAMPLES = 2000
+#: Quantile of the normal distribution for 95 %.
+Z = 1.96
 #: Draws that are in memory at once.
 DRAWS_AT_ONCE = 2_000_000
 
@@ -27,6 +31,38 @@ def clustered_interval(
     means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(sums.sum() / counts.sum()), float(low), float(high)
+
+
+def clustered_draws(n: int, *, seed: int = 0) -> Iterator[NDArray[np.float64]]:
+    """`RESAMPLES` resamples of n clusters, some at a time, for figures that are no means.
+
+    Yields: how often each cluster was drawn, (draws, n)
+    """
+    generator = np.random.default_rng(seed)
+    at_once = max(1, DRAWS_AT_ONCE // n)
+    for done in range(0, RESAMPLES, at_once):
+        draws = generator.integers(0, n, size=(min(at_once, RESAMPLES - done), n))
+        yield np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(float)
+
+
+def share_interval(hits: Sequence[bool], clusters: Sequence[str]) -> tuple[float, float, float]:
+    """A share of rows with its 95 % interval: that of whole clusters, or Wilson's for as many
+    independent rows as there are clusters, whichever reaches further.
+
+    A bootstrap of a few rows that are all right knows no doubt, Wilson's interval does.
+    Returns: (share, low, high)
+    """
+    share, low, high = clustered_interval([float(hit) for hit in hits], clusters)
+    least, most = wilson(share, len(set(clusters)))
+    return share, min(low, least), max(high, most)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Ends of the 95 % interval of a share of n independent rows (Wilson 1927)."""
+    centre = share + Z * Z / (2 * n)
+    spread = Z * math.sqrt(share * (1.0 - share) / n + Z * Z / (4 * n * n))
+    scale = 1.0 + Z * Z / n
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def clustered_correlation(

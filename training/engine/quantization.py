@@ -28,7 +28,7 @@ def quantization_config(
 ) -> BitsAndBytesConfig | None:
     """What transformers is asked for; None keeps the weights as they are.
 
-    keep: last parts of the names of modules that stay as they are; by default the head alone.
+    keep: patterns of names of modules that stay as they are; by default the head alone.
     """
     kept = None if keep is None else list(keep)
     if config.quantization == "nf4":
