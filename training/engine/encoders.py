@@ -38,7 +38,7 @@ from training.engine.quantization import (
 from training.engine.rundir import RunDir
 from training.engine.sources import locate, not_loaded
 from training.engine.tuning import Trained
-from training.engine.whole_models import name_labels, save_whole_model
+from training.engine.whole_models import classifier_text, name_labels, save_whole_model
 
 #: The architectures that are read so; others may put other things on their first token.
 ENCODERS = ("bert", "roberta", "distilbert")
@@ -228,7 +228,7 @@ class EncoderClassifier(Classifier):
             save_whole_model(self.base, folder)
             return {"model": run.name_of(folder)}
         folder = run.attempt_path / "adapter"
-        beside = {CLASSIFIER: self.base.causal.config.to_json_string()}
+        beside = {CLASSIFIER: classifier_text(self.base.causal.config)}
         self.base.save_classifier_adapter(self.trained.adapter, folder, beside)
         return {"adapter": run.name_of(folder)}
 

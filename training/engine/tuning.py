@@ -19,7 +19,7 @@ from training.engine.files import CLASSIFIER, REWARD_SCALE
 from training.engine.models import Base, load_base, pick_device
 from training.engine.rundir import RunDir
 from training.engine.scores import ScoreHead, scale_text
-from training.engine.whole_models import empty_classifier, save_whole_model
+from training.engine.whole_models import classifier_text, empty_classifier, save_whole_model
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Trained:
             beside = {} if scale is None else {REWARD_SCALE: scale}
             if labels:
                 model = empty_classifier(self.base, heads=len(labels), labels=labels)
-                beside[CLASSIFIER] = model.config.to_json_string()
+                beside[CLASSIFIER] = classifier_text(model.config)
             self.base.save_reward_adapter(self.adapter, head, folder, beside=beside)
         return {"adapter": run.name_of(folder)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 
 from training.engine.errors import BaseModelError
 from training.engine.files import cannot_write, publish_folder, require_space, write_file
-from training.engine.models import Base, ScalarHead
+from training.engine.models import Base, ScalarHead, as_json
 
 #: Room beside the weights of a model folder: the tokenizer and the JSON files.
 SPARE_BYTES = 32_000_000
@@ -54,6 +55,14 @@ def name_labels(config: PretrainedConfig, labels: Sequence[str]) -> None:
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
     config.problem_type = "single_label_classification"
+
+
+def classifier_text(config: PretrainedConfig) -> str:
+    """config.json of a classifier, to lie beside its adapter: how the base was held while it was
+    trained is left out, since stock transformers would take the base's file for quantized."""
+    plain = config.to_dict()
+    plain.pop("quantization_config", None)
+    return json.dumps(plain, indent=2, sort_keys=True, default=as_json) + "\n"
 
 
 def save_whole_model(
