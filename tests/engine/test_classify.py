@@ -42,6 +42,7 @@ from training.engine.classify_data import (
 from training.engine.config import BaseConfig, from_dict
 from training.engine.encoders import HEAD_NAMES
 from training.engine.errors import BaseModelError, ConfigError
+from training.engine.merging import merge
 from training.engine.quantization import quantization_config
 from training.engine.rundir import RunDir
 from training.engine.scores import load_score_head
@@ -96,6 +97,9 @@ def source(request: pytest.FixtureRequest) -> Path:
     return found
 
 
+#: Quantized linear layers of the two blocks, by the base's folder, and PEFT's layers around two
+#: of each block, which bear the same name; heads and poolers are none of them.
+LINEARS = {"words": 2 * 7 + 2 * 2, "bert": 2 * 6 + 2 * 2}
 TARGETS = {
     "llama": ["q_proj", "v_proj"], "bert": ["query", "value"], "roberta": ["query", "dense"],
     "distilbert": ["q_lin", "lin1"],
@@ -246,7 +250,7 @@ def untrained(folder: Path, config: dict[str, Any]) -> tuple[Path, torch.Tensor]
     with torch.no_grad():
         for parameter in model.parameters.values():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    rows = encode_labelled(model.base, TEST, labels, run.config.data, run.events, "test")
+    rows = encode_labelled(model.base, TEST, labels, 40, run.events, "test")
     with model.base.use(model.trained.adapter):
         logits = model.logits_of([row.tokens for row in rows])
     (saved,) = model.save(run).values()
@@ -282,10 +286,14 @@ def test_stock_transformers_gives_our_logits(
 
 
 def test_a_4_bit_base_trains_a_head_in_full_precision(source: Path, tmp_path: Path) -> None:
+    eight = asked(source, base={"quantization": "int8"}, optim={"max_steps": 3})
+    run = trained(tmp_path / "int8", eight)
+    (start,) = [event for event in events(run) if event["kind"] == "start"]
+    assert start["layers_8bit"] == LINEARS[source.name]
     config = asked(source, base={"quantization": "nf4"}, optim={"max_steps": 3})
     run = trained(tmp_path / "trained", config)
     (start,) = [event for event in events(run) if event["kind"] == "start"]
-    assert start["layers_4bit"] > 0
+    assert start["layers_4bit"] == LINEARS[source.name]
     saved, ours = untrained(tmp_path / "run", config)
     named = AutoConfig.from_pretrained(saved)
     held = quantization_config(
@@ -309,6 +317,47 @@ def test_a_classifier_is_no_reward_model(llama: Path, tmp_path: Path) -> None:
     saved, _ = untrained(tmp_path / "run", asked(llama))
     with pytest.raises(BaseModelError, match="no reward model"):
         load_score_head(saved, 32)
+    with pytest.raises(BaseModelError, match="merge_and_unload"):
+        merge(base=str(llama), adapter=saved, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [{"use_dora": True}, {"use_rslora": True}])
+def test_other_kinds_of_adapters_are_saved_whole(
+    kind: dict[str, bool], source: Path, tmp_path: Path
+) -> None:
+    saved, ours = untrained(tmp_path / "run", asked(source, adapter=kind))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        source, config=AutoConfig.from_pretrained(saved)
+    )
+    model = PeftModel.from_pretrained(model, saved)
+    torch.testing.assert_close(stock_logits(model, saved), ours, atol=1e-4, rtol=0)
+
+
+def test_recomputed_activations_change_nothing(source: Path, tmp_path: Path) -> None:
+    for tuning in ("lora", "full"):
+        curves = []
+        for again in (False, True):
+            more = {"gradient_checkpointing": again, "optim": {"max_steps": 3}}
+            run = trained(tmp_path / f"{tuning}-{again}", asked(source, tuning=tuning, **more))
+            curves.append(curve(run))
+        for step, values in curves[0].items():
+            assert curves[1][step] == pytest.approx(values, abs=1e-5)
+
+
+def test_an_adapters_dropout_is_drawn_in_training_alone(source: Path, tmp_path: Path) -> None:
+    runs = {
+        share: trained(tmp_path / f"{share}", asked(source, adapter={"dropout": share}))
+        for share in (0.0, 0.5)
+    }
+    # the second step's update has passed through what was dropped
+    assert curve(runs[0.0])[6] != pytest.approx(curve(runs[0.5])[6])
+    saved = stock(runs[0.5], source)
+    tokenizer = AutoTokenizer.from_pretrained(runs[0.5] / "adapter")
+    batch = tokenizer([row["text"] for row in TEST], padding=True, return_tensors="pt")
+    targets = torch.tensor([saved.config.label2id[row["label"]] for row in TEST])
+    with torch.no_grad():
+        loss = saved(**batch, labels=targets).loss.item()
+    assert loss == pytest.approx(result(runs[0.5])["metrics"]["classify/log_loss"], abs=1e-4)
 
 
 # The loss ---------------------------------------------------------------------------------------
@@ -347,7 +396,7 @@ def test_padding_and_neighbours_change_nothing(source: Path, tmp_path: Path) -> 
     model = load(run, sorted(CUES))
     for parameter in model.parameters.values():
         parameter.add_(torch.randn_like(parameter) * 0.1)
-    rows = encode_labelled(model.base, TEST, sorted(CUES), run.config.data, run.events, "test")
+    rows = encode_labelled(model.base, TEST, sorted(CUES), 40, run.events, "test")
     tokens = [row.tokens for row in rows]
     with model.base.use(model.trained.adapter):
         together = model.logits_of(tokens)
@@ -438,6 +487,7 @@ def test_long_texts_are_cut_with_a_warning_and_keep_their_end(bert: Path, tmp_pa
     warned = {e["code"]: e["message"] for e in events(run) if e["kind"] == "warning"}
     assert "1 of 97 train texts are longer than 40 tokens" in warned["cut"]
     assert "40 is used" in warned["positions"]
+    assert [e["code"] for e in events(run) if e["kind"] == "warning"].count("positions") == 1
     texts_of = load_texts(BaseConfig(source=str(bert)), turns=False)
     tokens, whole = text_tokens(texts_of, long, "row", 40)
     assert (len(tokens), whole, tokens[-1]) == (40, 62, texts_of.tokenizer.sep_token_id)

@@ -27,6 +27,7 @@ from training.engine.classify_data import (
     labels_of,
 )
 from training.engine.classify_metrics import Answers, figures
+from training.engine.data import within_positions
 from training.engine.distributed import add_up
 from training.engine.encoders import ENCODERS, EncoderClassifier, load_encoder
 from training.engine.errors import BaseModelError
@@ -96,8 +97,9 @@ def train(run: RunDir) -> dict[str, Any]:
     run.events.write("phase", name="load")
     model = load(run, labels)
     base = model.base
-    rows = encode_labelled(base, train_rows, labels, config.data, run.events, "train")
-    held_out = encode_labelled(base, held_out_rows, labels, config.data, run.events, "test")
+    longest = within_positions(base, config.data, run.events).max_length
+    rows = encode_labelled(base, train_rows, labels, longest, run.events, "train")
+    held_out = encode_labelled(base, held_out_rows, labels, longest, run.events, "test")
     weights = torch.tensor(class_weights(rows, len(labels), classify.class_weights))
     silent = sorted(set(range(len(labels))) - {row.target for row in rows})
     if silent:

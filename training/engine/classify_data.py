@@ -14,8 +14,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from training.engine.config import ClassifyConfig, DataConfig
-from training.engine.data import is_text, require_messages, within_positions
+from training.engine.config import ClassifyConfig
+from training.engine.data import is_text, require_messages
 from training.engine.errors import DataError
 from training.engine.inspection import digest_of
 from training.engine.rundir import EventWriter, Row
@@ -97,20 +97,20 @@ def encode_labelled(
     base: Any,
     rows: Sequence[Row],
     labels: Sequence[str],
-    config: DataConfig,
+    longest: int,
     events: EventWriter,
     what: str,
 ) -> list[Labelled]:
-    """Rows as tokens, cut at data.max_length (and counted). Raises DataError for a wrong row.
+    """Rows as tokens, cut where they are longer (and counted). Raises DataError for a wrong row.
 
-    base: a `Base`, or what stands in for its tokenizer (`token_inspection.Texts`).
+    base: a `Base`, or what stands in for its tokenizer (`token_inspection.Texts`). longest: tokens
+    of a text, its special tokens included.
     """
-    config = within_positions(base, config, events)
     number_of = {label: number for number, label in enumerate(labels)}
     found, cut = [], 0
     for number, row in enumerate(rows, start=1):
         where = place(number, row, what)
-        tokens, whole = text_tokens(base, row, where, config.max_length)
+        tokens, whole = text_tokens(base, row, where, longest)
         cut += whole > len(tokens)
         target = number_of[label_in(row, where)]
         name = str(row.get("id", number))
@@ -119,7 +119,7 @@ def encode_labelled(
     if cut:
         events.warning(
             "cut",
-            f"{cut} of {len(found)} {what} texts are longer than {config.max_length} tokens: they "
+            f"{cut} of {len(found)} {what} texts are longer than {longest} tokens: they "
             "are read up to there",
         )
     return found

@@ -203,6 +203,7 @@ def lengths_of(folder: Path, config: RunConfig, texts: Any) -> Lengths:
         encode_conversations,
         encode_pairs,
         encode_prompts,
+        within_positions,
     )
     from training.engine.rundir import read_rows
     from training.engine.steps import batches
@@ -225,7 +226,8 @@ def lengths_of(folder: Path, config: RunConfig, texts: Any) -> Lengths:
         trees = encode_conversations(texts, rows, data, quiet)
     elif config.classify is not None:
         labels = labels_of(rows, [], config.classify)
-        labelled = encode_labelled(texts, rows, labels, data, quiet, "train")
+        longest = within_positions(texts, data, quiet).max_length
+        labelled = encode_labelled(texts, rows, labels, longest, quiet, "train")
         trees = [Tree(row.tokens, (Branch(()),)) for row in labelled]
     else:
         ties = config.reward is not None and config.reward.ties != "skip"
