@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.engine.intervals import clustered_draws, clustered_interval, share_interval
+from training.engine.intervals import clustered_interval, resampled_counts, share_interval
 
 #: Bins of confidence of equal width, as in Guo et al. 2017 (arXiv 1706.04599, section 5).
 BINS = 15
@@ -144,7 +144,7 @@ def f1_scores(
         return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
     own = scores(np.ones((1, len(names))))[0]
-    drawn = np.concatenate([scores(weights) for weights in clustered_draws(len(names))])
+    drawn = np.concatenate([scores(weights) for weights in resampled_counts(len(names))])
     of_classes: list[Sequence[float | None]] = []
     for number, value in enumerate(own):
         known = drawn[:, number][~np.isnan(drawn[:, number])]
