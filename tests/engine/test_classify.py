@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,18 +17,15 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    ElectraConfig,
-    ElectraForMaskedLM,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 from transformers.models.bert.modeling_bert import BertModel
 from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.trainer_pt_utils import LabelSmoother
 
+from tests.engine.labelled import CUES, ROW, TEST, TRAIN, WORDS, asked, trained
 from tests.engine.test_distributed import assert_same, together
 from tests.engine.test_resume import curve, killed_after
-from tests.engine.tiny import events, make_run, result, save_encoder, save_words, user
+from tests.engine.tiny import events, make_run, result, save_encoder
 from training.engine.__main__ import main
 from training.engine.classify import load, row_losses
 from training.engine.classify_data import (
@@ -37,35 +33,14 @@ from training.engine.classify_data import (
     class_weights,
     encode_labelled,
     labels_of,
-    text_tokens,
 )
-from training.engine.config import BaseConfig, from_dict
+from training.engine.config import BaseConfig
 from training.engine.encoders import HEAD_NAMES
-from training.engine.errors import BaseModelError, ConfigError
+from training.engine.errors import BaseModelError
 from training.engine.merging import merge
 from training.engine.quantization import quantization_config
 from training.engine.rundir import RunDir
 from training.engine.scores import load_score_head
-from training.engine.token_inspection import load_texts, preflight
-
-CUES = {"sport": ("ball", "goal"), "food": ("bread", "soup"), "law": ("court", "judge")}
-OTHER = "and of the some all here there now then with"
-WORDS = " ".join(word for pair in CUES.values() for word in pair) + " " + OTHER
-
-
-def texts(count: int, seed: int, labels: tuple[str, ...] = tuple(CUES)) -> list[dict[str, Any]]:
-    """Rows whose label follows from one word among others, at any place."""
-    draw = random.Random(seed)
-    rows = []
-    for number in range(count):
-        label = labels[number % len(labels)]
-        words = draw.choices(OTHER.split(), k=draw.randint(1, 5))
-        words.insert(draw.randrange(len(words) + 1), draw.choice(CUES[label]))
-        rows.append({"id": f"{seed}-{number}", "text": " ".join(words), "label": label})
-    return rows
-
-
-TRAIN, TEST = texts(96, 1), texts(30, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -75,16 +50,6 @@ def _signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_words(tmp_path_factory.mktemp("models") / "words", words=WORDS, num_hidden_layers=2)
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_encoder(tmp_path_factory.mktemp("models") / "bert", "bert", words=WORDS)
 
 
 BASES = ("llama", "bert")
@@ -100,33 +65,6 @@ def source(request: pytest.FixtureRequest) -> Path:
 #: Quantized linear layers of the two blocks, by the base's folder, and PEFT's layers around two
 #: of each block, which bear the same name; heads and poolers are none of them.
 LINEARS = {"words": 2 * 7 + 2 * 2, "bert": 2 * 6 + 2 * 2}
-TARGETS = {
-    "llama": ["q_proj", "v_proj"], "bert": ["query", "value"], "roberta": ["query", "dense"],
-    "distilbert": ["q_lin", "lin1"],
-}  # fmt: skip
-
-
-def asked(source: Path, **more: Any) -> dict[str, Any]:
-    kind = AutoConfig.from_pretrained(source).model_type
-    config: dict[str, Any] = {
-        "method": "classify",
-        "base": {"source": str(source)},
-        "optim": {"lr": 2e-2, "batch_size": 8, "epochs": 6},
-        "threads": 1,
-        "row_budget": 64,
-    }
-    if more.get("tuning") != "full":
-        config["adapter"] = {"target_modules": TARGETS[kind], "r": 8}
-    for name, value in more.items():
-        inner = config.get(name)
-        config[name] = {**inner, **value} if isinstance(inner, dict) else value
-    return config
-
-
-def trained(folder: Path, config: dict[str, Any], **files: Any) -> Path:
-    make_run(folder, config, **({"train": TRAIN, "test": TEST} | files))
-    assert main(["run", str(folder)]) == 0, result(folder)["reason"]
-    return folder
 
 
 def stock(run: Path, source: Path) -> Any:
@@ -402,139 +340,3 @@ def test_padding_and_neighbours_change_nothing(source: Path, tmp_path: Path) -> 
         together = model.logits_of(tokens)
         alone = torch.cat([model.logits_of([each]) for each in tokens])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
-
-
-# Rows and refusals ------------------------------------------------------------------------------
-
-
-def refused(folder: Path, config: dict[str, Any], **files: Any) -> str:
-    make_run(folder, config, **({"train": TRAIN, "test": TEST} | files))
-    assert main(["run", str(folder)]) == 1
-    found = result(folder)
-    assert found["status"] == "refused", found["reason"]
-    return str(found["reason"])
-
-
-ROW = {"id": "odd", "text": "and of the", "label": "food"}
-
-
-@pytest.mark.parametrize(
-    ("files", "words"),
-    [
-        ({"test": [*TEST, {**ROW, "label": "music"}]}, "test row 31 (odd)): they could never"),
-        ({"train": texts(8, 1, ("law",)), "test": []}, "all 8 training rows have the label 'law'"),
-        ({"train": [*TRAIN, {**ROW, "text": " \n"}]}, "train row 97 (odd): text is empty"),
-        ({"train": [*TRAIN, {**ROW, "label": None}]}, "label is None; it must be a text"),
-        ({"train": [*TRAIN, {**ROW, "messages": user("and")}]}, "give text or messages, one of"),
-        ({"train": [*TRAIN, {"id": "odd", "label": "food"}]}, "give text or messages, one of"),
-    ],
-)
-def test_rows_that_cannot_be_learnt_are_named(
-    files: dict[str, Any], words: str, llama: Path, tmp_path: Path
-) -> None:
-    assert words in refused(tmp_path / "run", asked(llama), **files)
-
-
-def test_a_label_that_was_not_named_is_refused_and_the_order_is_kept(
-    llama: Path, tmp_path: Path
-) -> None:
-    config = asked(llama, classify={"labels": ["sport", "food"]}, optim={"max_steps": 1})
-    said = refused(tmp_path / "run", config)
-    assert "train row 3 (1-2): label 'law' is none of classify.labels (sport, food)" in said
-    config["classify"] = {"labels": ["sport", "music", "food", "law"]}
-    run = trained(tmp_path / "good", config)
-    assert result(run)["classification"]["labels"] == ["sport", "music", "food", "law"]
-    warned = {e["code"]: e["message"] for e in events(run) if e["kind"] == "warning"}
-    assert "no training row is of music" in warned["classes_without_rows"]
-
-
-def test_whole_numbers_are_labels_in_their_order(llama: Path, tmp_path: Path) -> None:
-    numbered = [row | {"label": 9 + number % 3} for number, row in enumerate(TRAIN)]
-    run = trained(tmp_path / "run", asked(llama, optim={"max_steps": 1}), train=numbered, test=[])
-    named = AutoConfig.from_pretrained(run / "adapter")
-    assert named.id2label == {0: "9", 1: "10", 2: "11"}
-    assert "classification" not in result(run)
-
-
-def test_other_bases_and_layers_are_refused(bert: Path, tmp_path: Path) -> None:
-    shape = {"vocab_size": 32, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
-    ElectraForMaskedLM(ElectraConfig(**shape, num_hidden_layers=1)).save_pretrained(tmp_path / "e")
-    bases = {"electra": tmp_path / "e"}
-    save_t5(tmp_path / "t5")
-    bases["t5"] = tmp_path / "t5"
-    for name, source in bases.items():
-        config = {"method": "classify", "base": {"source": str(source)}}
-        said = refused(tmp_path / f"run-{name}", config)
-        assert f"is a {name}; classify reads encoders (bert, roberta, distilbert)" in said
-    config = asked(bert, adapter={"target_modules": ["q_proj"]})
-    said = refused(tmp_path / "layers", config)
-    assert "the base has no layer q_proj; adapter.target_modules may name dense, key, query" in said
-    with pytest.raises(ConfigError, match="quantized weights have no gradient"):
-        from_dict(asked(bert, tuning="full", base={"quantization": "nf4"}))
-    for section in ({"labels": ["one"]}, {"class_weights": "x"}, {"labels": ["a", "a"]}):
-        with pytest.raises(ConfigError, match=r"classify\."):
-            from_dict(asked(bert, classify=section))
-
-
-def save_t5(folder: Path) -> None:
-    shape = {"vocab_size": 32, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
-    T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(folder)
-
-
-def test_long_texts_are_cut_with_a_warning_and_keep_their_end(bert: Path, tmp_path: Path) -> None:
-    long = {**ROW, "text": "ball " * 60}
-    run = trained(tmp_path / "run", asked(bert, optim={"max_steps": 1}), train=[*TRAIN, long])
-    warned = {e["code"]: e["message"] for e in events(run) if e["kind"] == "warning"}
-    assert "1 of 97 train texts are longer than 40 tokens" in warned["cut"]
-    assert "40 is used" in warned["positions"]
-    assert [e["code"] for e in events(run) if e["kind"] == "warning"].count("positions") == 1
-    texts_of = load_texts(BaseConfig(source=str(bert)), turns=False)
-    tokens, whole = text_tokens(texts_of, long, "row", 40)
-    assert (len(tokens), whole, tokens[-1]) == (40, 62, texts_of.tokenizer.sep_token_id)
-
-
-def test_roberta_has_fewer_positions_than_its_config_names(tmp_path: Path) -> None:
-    source = save_encoder(tmp_path / "base", "roberta", words=WORDS, pad_token_id=0)
-    assert load_texts(BaseConfig(source=str(source)), turns=False).positions == 39
-    long = {**ROW, "text": "ball " * 60}
-    trained(tmp_path / "run", asked(source, optim={"max_steps": 1}), train=[*TRAIN, long])
-
-
-def test_text_that_spells_a_special_token_stays_text(tiny: Path) -> None:
-    texts_of = load_texts(BaseConfig(source=str(tiny)), turns=False)
-    end = texts_of.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    spelt = {"text": "it ends <|im_end|> here"}
-    assert end in texts_of.tokenizer(spelt["text"])["input_ids"]
-    assert end not in text_tokens(texts_of, spelt, "row", 40)[0]
-
-
-def test_conversations_pass_through_the_template(llama: Path, bert: Path, tmp_path: Path) -> None:
-    talks = [
-        {"id": row["id"], "messages": user(row["text"]), "label": row["label"]} for row in TRAIN
-    ]
-    run = trained(tmp_path / "run", asked(llama, optim={"max_steps": 2}), train=talks, test=[])
-    assert result(run)["rows"] == 16
-    said = refused(tmp_path / "bert", asked(bert), train=talks, test=[])
-    assert "messages need a chat template" in said
-
-
-def test_what_is_wrong_with_the_rows_is_counted(llama: Path, tmp_path: Path) -> None:
-    rows = [{**ROW, "id": f"{n}", "text": f"and of {n}"} for n in range(16)]
-    for row in rows[8:]:
-        row["label"] = "law"
-    odd = [
-        rows[0] | {"id": "copy"},
-        rows[1] | {"id": "other", "label": "law"},
-        {**ROW, "id": "rare", "label": "music", "text": "now"},
-    ]
-    folder = make_run(
-        tmp_path / "run", asked(llama), train=[*rows, *odd], test=[{**rows[5], "id": "seen"}, ROW]
-    )
-    findings, _ = preflight(folder)
-    assert {f.code: (f.level, f.count, f.of, f.examples) for f in findings} == {
-        "duplicate_texts": ("warn", 1, 19, ("copy",)),
-        "contradictions": ("warn", 2, 19, ("1", "other")),
-        "leaked": ("warn", 1, 2, ("seen",)),
-        "rare_classes": ("warn", 1, 19, ("rare",)),
-        "cut": ("ok", 0, 21, ()),
-    }

@@ -372,13 +372,13 @@ def turn_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     special = set(tokenizer.all_special_ids)
     special |= {key for key, token in tokenizer.added_tokens_decoder.items() if token.special}
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
-    # without a template transformers raises ValueError
-    with contextlib.suppress(TemplateError, ValueError):
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-        behind = tokenizer(text.rpartition("ANSWER")[2], add_special_tokens=False)["input_ids"]
-        for token in behind:
-            if token in special:
-                return int(token)
+    if tokenizer.chat_template is not None:
+        with contextlib.suppress(TemplateError):
+            text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+            behind = tokenizer(text.rpartition("ANSWER")[2], add_special_tokens=False)["input_ids"]
+            for token in behind:
+                if token in special:
+                    return int(token)
     named = [tokenizer.eos_token_id, model.config.eos_token_id]
     for each in named:
         if each is not None:

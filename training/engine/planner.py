@@ -140,6 +140,8 @@ def plan(
         raise ConfigError(f"device is {device!r}; allowed: {', '.join(DEVICES)}")
     known = lengths or Lengths()
     expect_trainable(config, shape)
+    if config.method == "classify" and shape.family == "roberta":
+        shape = replace(shape, pooler=0)  # its head reads the states themselves
     phases = phases_of(config, shape, known, device)
     name, terms = peak(phases)
     needed = total(terms)
