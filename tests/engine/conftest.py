@@ -8,7 +8,8 @@ import torch
 from huggingface_hub import set_client_factory
 from huggingface_hub.utils import _http
 
-from tests.engine.tiny import save_tiny
+from tests.engine.labelled import WORDS
+from tests.engine.tiny import save_encoder, save_tiny, save_words
 from training.engine.config import BaseConfig
 from training.engine.models import Base, load_base
 
@@ -45,3 +46,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(tiny: Path) -> Base:
     """The tiny model, loaded anew for each test (adapters change it)."""
     return load_base(BaseConfig(source=str(tiny)))
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_words(tmp_path_factory.mktemp("models") / "words", words=WORDS, num_hidden_layers=2)
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_encoder(tmp_path_factory.mktemp("models") / "bert", "bert", words=WORDS)

@@ -14,13 +14,20 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
 )
 
 from training.engine.sources import packaged_gguf
@@ -104,6 +111,47 @@ def save_words(folder: Path, *, words: int | str = 12, seed: int = 0, **changes:
     }
     LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(folder)
     return folder
+
+
+def save_encoder(folder: Path, kind: str, *, words: str, seed: int = 0, **changes: Any) -> Path:
+    """A bert, roberta or distilbert trained on nothing that knows these words, as a masked language
+    model: without a pooler or any other head of a classifier."""
+    known = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *words.split()]
+    inner = Tokenizer(WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = WhitespaceSplit()
+    inner.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        unk_token="[UNK]", mask_token="[MASK]", model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)  # fmt: skip
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = {
+        "vocab_size": len(known),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 40,
+        "pad_token_id": 0,
+        "initializer_range": 0.2,
+        **changes,
+    }
+    config_of, model_of = ENCODERS[kind]
+    if kind == "distilbert":
+        names = {"hidden_size": "dim", "intermediate_size": "hidden_dim",
+                 "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}  # fmt: skip
+        shape = {names.get(name, name): value for name, value in shape.items()}
+    model_of(config_of(**shape)).save_pretrained(folder)
+    return folder
+
+
+ENCODERS: dict[str, tuple[Any, Any]] = {
+    "bert": (BertConfig, BertForMaskedLM),
+    "roberta": (RobertaConfig, RobertaForMaskedLM),
+    "distilbert": (DistilBertConfig, DistilBertForMaskedLM),
+}
 
 
 def user(text: str) -> list[dict[str, str]]:

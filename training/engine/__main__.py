@@ -48,6 +48,7 @@ TOO_LATE = "another attempt ended this run first; its result stands, and nothing
 #: The module of each method; imported only when it runs, because they bring torch.
 METHODS = {
     "sft": "training.engine.sft",
+    "classify": "training.engine.classify",
     "reward": "training.engine.reward",
     "dpo": "training.engine.dpo",
     "kto": "training.engine.kto",

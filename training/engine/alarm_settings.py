@@ -15,6 +15,7 @@ ACTIONS = ("off", "warn", "stop")
 #: The alarms that can ring in a method; one that is not named here may report anything.
 ALARMS_OF = {
     "sft": ("grad_norm", "not_finite"),
+    "classify": ("grad_norm", "not_finite"),
     "reward": ("over_optimisation", "grad_norm", "not_finite"),
     "dpo": ("chosen_falling", "over_optimisation", "grad_norm", "not_finite"),
     "ppo": (

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from training.engine.alarm_settings import AlarmsConfig
+from training.engine.config_classify import ClassifyConfig
 from training.engine.config_ppo import PPOConfig
 from training.engine.config_trl import GRPOConfig, KTOConfig, ORPOConfig, RLOOConfig, check
 from training.engine.errors import ConfigError
@@ -27,7 +28,7 @@ NORMALIZE = ("none", "mean", "mean_std")
 #: processor's memory where the device's is full (arXiv 2305.14314, section 3), or both.
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 METHODS = (
-    "sft", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo", "evaluate", "sample",
+    "sft", "classify", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo", "evaluate", "sample",
 )  # fmt: skip
 #: Methods whose loss is computed by TRL's own trainers.
 TRL_METHODS = ("kto", "orpo", "grpo", "rloo")
@@ -72,7 +73,7 @@ class AdapterConfig:
     alpha: int = 32
     """Scale: the update is multiplied by alpha / r."""
     dropout: float = 0.0
-    """Dropout on the adapter's input while training SFT; preference methods need 0."""
+    """Dropout on the adapter's input while training SFT, classify; preference methods need 0."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the linear layers that get an adapter."""
     use_dora: bool = False
@@ -358,7 +359,7 @@ class RunConfig:
     schema: int = SCHEMA
     """Version of this layout; a newer one is refused."""
     method: str
-    """sft, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate or sample."""
+    """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate or sample."""
     seed: int = 0
     """Seed of every random draw."""
     threads: int = 2
@@ -381,6 +382,7 @@ class RunConfig:
     """How many of its checkpoints an attempt keeps, the newest ones; 0 keeps all."""
     alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
     sft: SFTConfig | None = None
+    classify: ClassifyConfig | None = None
     reward: RewardConfig | None = None
     dpo: DPOConfig | None = None
     kto: KTOConfig | None = None
@@ -409,7 +411,7 @@ class RunConfig:
         check(
             given == [self.method], "method sections", given, f"the section {self.method!r} alone"
         )
-        if self.method not in ("sft", "reward", "dpo", "kto", "orpo"):
+        if self.method not in ("sft", "classify", "reward", "dpo", "kto", "orpo"):
             # a setting that would not be obeyed is refused rather than passed over
             asked, instead = self.optim.max_steps, "null here"
             if self.method in ONLINE_METHODS:
@@ -452,7 +454,8 @@ class RunConfig:
             )
         if self.method in TRL_METHODS:
             raise ConfigError(
-                f"tuning is 'full'; allowed for {self.method}: lora (full trains sft, reward, dpo)"
+                f"tuning is 'full'; allowed for {self.method}: lora (full trains sft, classify, "
+                "reward, dpo)"
             )
         if self.method in ("evaluate", "sample"):
             raise ConfigError(

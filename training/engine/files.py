@@ -156,6 +156,8 @@ def sha256_of_file(path: Path) -> str:
 
 #: How a reward adapter's heads become its score, where that is more than one head's number.
 REWARD_SCALE = "reward_scale.json"
+#: A classifier's config beside its adapter: what its logits are called.
+CLASSIFIER = "config.json"
 #: The files that are an adapter; tokenizers and cards beside them change nothing.
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", REWARD_SCALE)
 

@@ -7,18 +7,14 @@ proxy rises. Here the gold is people: the share of held-out pairs that the polic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from training.engine.alarms import HELD_OUT, held_out_due
 from training.engine.data import Pair
 from training.engine.errors import DataError
-from training.engine.intervals import clustered_interval, right
+from training.engine.intervals import clustered_interval, right, wilson
 from training.engine.rundir import RunDir
 from training.engine.steps import Steps
-
-#: Quantile of the normal distribution for 95 %.
-Z = 1.96
 
 
 class HeldOut:
@@ -66,6 +62,4 @@ class HeldOut:
 
 def wilson_low(share: float, n: int) -> float:
     """Lower end of the 95 % interval of a share of n (Wilson 1927)."""
-    centre = share + Z * Z / (2 * n)
-    spread = Z * math.sqrt(share * (1.0 - share) / n + Z * Z / (4 * n * n))
-    return max(0.0, (centre - spread) / (1.0 + Z * Z / n))
+    return wilson(share, n)[0]

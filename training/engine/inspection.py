@@ -20,6 +20,8 @@ from typing import Any
 EXAMPLES = 3
 #: Below so many pairs of unequal length the length bias is not judged.
 ENOUGH_PAIRS = 30
+#: A class with fewer training rows is called rare.
+ENOUGH_OF_A_CLASS = 8
 #: A correlation below this is called small (Cohen 1988, section 3.2).
 SMALL_CORRELATION = 0.1
 
@@ -403,6 +405,66 @@ def inspect_conversations(rows: Sequence[Row]) -> list[Finding]:
             len(rows),
             "conversations that repeat an earlier one exactly",
             "Each is learnt as often as it stands there: leave copies out.",
+        ),
+    ]
+
+
+def inspect_labelled(train: Sequence[Row], test: Sequence[Row] = ()) -> list[Finding]:
+    """The checks of texts with labels that need no tokenizer."""
+
+    def read(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+        """(id, what tells its text from others, label) of every row."""
+        return [
+            (
+                str(row.get("id", number)),
+                digest_of(row.get("text", row.get("messages"))),
+                str(row.get("label")),
+            )
+            for number, row in enumerate(rows, start=1)
+        ]
+
+    rows, held_out = read(train), read(test)
+    labels_of: dict[str, set[str]] = defaultdict(set)
+    again = []
+    for name, text, label in rows:
+        if label in labels_of[text]:
+            again.append(name)
+        labels_of[text].add(label)
+    known = {(text, label) for _, text, label in rows}
+    counts = Counter(label for _, _, label in rows)
+    same = sum((text, label) in known for _, text, label in held_out)
+    rare = [name for name, _, label in rows if counts[label] < ENOUGH_OF_A_CLASS]
+    few = sum(count < ENOUGH_OF_A_CLASS for count in counts.values())
+    return [
+        judged(
+            "duplicate_texts",
+            again,
+            len(rows),
+            "training rows that repeat an earlier one exactly",
+            "Each counts as often as it stands there: leave copies out.",
+        ),
+        judged(
+            "contradictions",
+            [name for name, text, _ in rows if len(labels_of[text]) > 1],
+            len(rows),
+            "training rows whose text another row gives another label",
+            "No classifier can be right on both: settle them, or leave them out.",
+        ),
+        judged(
+            "leaked",
+            [name for name, text, _ in held_out if text in labels_of],
+            len(held_out),
+            f"held-out rows whose text is trained on too ({same} with the same label)",
+            "What is measured on them is not held out: leave them out of one of the two.",
+        ),
+        judged(
+            "rare_classes",
+            rare,
+            len(rows),
+            f"training rows are of classes with fewer than {ENOUGH_OF_A_CLASS} rows "
+            f"({few} of {len(counts)} classes)",
+            "Little can be learnt of such a class, and its recall will be a guess: add rows, merge "
+            "classes, or set classify.class_weights to balanced.",
         ),
     ]
 

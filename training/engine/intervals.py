@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 RESAMPLES = 2000
+#: Quantile of the normal distribution for 95 %.
+Z = 1.96
 #: Draws that are in memory at once.
 DRAWS_AT_ONCE = 2_000_000
 
@@ -23,10 +27,50 @@ def clustered_interval(
     names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(cluster_of, weights=np.asarray(values, dtype=float), minlength=len(names))
     counts = np.bincount(cluster_of, minlength=len(names))
-    draws = np.random.default_rng(seed).integers(0, len(names), size=(RESAMPLES, len(names)))
-    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    draws = drawn_clusters(len(names), seed)
+    means = [sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) for drawn in draws]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(sums.sum() / counts.sum()), float(low), float(high)
+
+
+def drawn_clusters(n: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """`RESAMPLES` resamples of n clusters, as many at a time as memory is meant for.
+
+    Yields: (resamples, n) numbers of clusters
+    """
+    generator = np.random.default_rng(seed)
+    at_once = max(1, DRAWS_AT_ONCE // n)
+    for done in range(0, RESAMPLES, at_once):
+        yield generator.integers(0, n, size=(min(at_once, RESAMPLES - done), n))
+
+
+def resampled_counts(n: int, *, seed: int = 0) -> Iterator[NDArray[np.float64]]:
+    """How often each of n clusters is in each resample, for figures that are no means.
+
+    Yields: (resamples, n)
+    """
+    for drawn in drawn_clusters(n, seed):
+        yield np.stack([np.bincount(each, minlength=n) for each in drawn]).astype(float)
+
+
+def share_interval(hits: Sequence[bool], clusters: Sequence[str]) -> tuple[float, float, float]:
+    """A share of rows with its 95 % interval: that of whole clusters, or Wilson's for as many
+    independent rows as there are clusters, whichever reaches further.
+
+    A bootstrap of a few rows that are all right knows no doubt, Wilson's interval does.
+    Returns: (share, low, high)
+    """
+    share, low, high = clustered_interval([float(hit) for hit in hits], clusters)
+    least, most = wilson(share, len(set(clusters)))
+    return share, min(low, least), max(high, most)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Ends of the 95 % interval of a share of n independent rows (Wilson 1927)."""
+    centre = share + Z * Z / (2 * n)
+    spread = Z * math.sqrt(share * (1.0 - share) / n + Z * Z / (4 * n * n))
+    scale = 1.0 + Z * Z / n
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def clustered_correlation(
@@ -50,12 +94,7 @@ def clustered_correlation(
         below = np.sqrt(counts[at].sum(axis=-1) * squares[at].sum(axis=-1))
         return sums[at].sum(axis=-1) / np.maximum(below, np.finfo(float).tiny)
 
-    generator = np.random.default_rng(seed)
-    at_once = max(1, DRAWS_AT_ONCE // len(names))
-    drawn = [
-        of(generator.integers(0, len(names), size=(min(at_once, RESAMPLES - done), len(names))))
-        for done in range(0, RESAMPLES, at_once)
-    ]
+    drawn = [of(each) for each in drawn_clusters(len(names), seed)]
     low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
     return float(of(slice(None))), float(low), float(high)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.data import prompt_tokens, response_tokens
 from training.engine.errors import BaseModelError, ConfigError, RunFolderError
-from training.engine.files import REWARD_SCALE, adapter_digest
+from training.engine.files import CLASSIFIER, REWARD_SCALE, adapter_digest
 from training.engine.inputs import versions
 from training.engine.models import Base, load_base
 from training.engine.quantization import LAYERS
@@ -69,6 +69,11 @@ def merge(*, base: str, adapter: Path, out: Path, quantization: str = "none") ->
         raise RunFolderError(f"{out} exists already; give a new folder")
     if not out.absolute().parent.is_dir():
         raise RunFolderError(f"{out.absolute().parent} is not a folder; make it first")
+    if (adapter / CLASSIFIER).is_file():
+        raise BaseModelError(
+            f"{adapter} holds a classifier's adapter, and merge takes those of policies and reward "
+            "models; PEFT's merge_and_unload makes one model of it and its base"
+        )
     config = BaseConfig(source=base)
     trained = trained_on(adapter)
     identity = identity_of_base(config)

@@ -11,7 +11,7 @@ import contextlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from transformers import (
 
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.errors import BaseModelError
-from training.engine.files import REWARD_SCALE, cannot_write, publish_folder, require_space
+from training.engine.files import cannot_write, publish_folder, require_space
 from training.engine.quantization import (
     keep_differentiable,
     quantization_config,
@@ -47,6 +47,9 @@ def pick_device() -> torch.device:
 class Base:
     """A loaded base with its tokenizer and the adapters on it."""
 
+    #: What PEFT is told to put an adapter on.
+    task_type: TaskType | None = TaskType.CAUSAL_LM
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -54,8 +57,12 @@ class Base:
         config: BaseConfig,
         *,
         mixed: bool = False,
+        eos_id: int | None = None,
     ) -> None:
-        """mixed: the weights are held in fp32, and only computed with in the config's dtype."""
+        """mixed: the weights are held in fp32, and only computed with in the config's dtype.
+
+        eos_id: the token that ends a text; by default what ends an answer (`turn_end`).
+        """
         self.model: PreTrainedModel | PeftModel = model
         self.tokenizer = tokenizer
         self.config = config
@@ -66,7 +73,7 @@ class Base:
         self.in_parts = False
         self.adapters: list[str] = []
         self.active: str | None = None
-        self.eos_id = turn_end(model, tokenizer)
+        self.eos_id = turn_end(model, tokenizer) if eos_id is None else eos_id
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         for module in model.modules():
@@ -93,8 +100,7 @@ class Base:
     @property
     def positions(self) -> int | None:
         """How many tokens the base has positions for; None where it does not say."""
-        found: int | None = getattr(self.causal.config, "max_position_embeddings", None)
-        return found
+        return usable_positions(self.causal.config)
 
     @property
     def hidden_size(self) -> int:
@@ -134,16 +140,18 @@ class Base:
     ) -> None:
         """Put a LoRA adapter on the base, fresh (it changes nothing yet) or from a saved folder."""
         lora = LoraConfig(
-            task_type=TaskType.CAUSAL_LM,
+            task_type=self.task_type,
             r=config.r,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
             target_modules=list(config.target_modules),
+            exclude_modules=self.without_adapter(config.target_modules) or None,
             use_dora=config.use_dora,
             use_rslora=config.use_rslora,
         )
         if init_from is not None:
             lora = saved_lora(Path(init_from), asked=config)
+            lora.task_type = self.task_type
         if lora.use_dora and self.config.quantization == "int8":
             raise BaseModelError(
                 "a DoRA adapter needs the norms of the base's weights, and PEFT cannot read those "
@@ -164,6 +172,10 @@ class Base:
             parameter.requires_grad_(False)
         self._activate(name)
         self._activate(None)
+
+    def without_adapter(self, targets: Sequence[str]) -> list[str]:
+        """Layers of these names that get no adapter all the same."""
+        return []
 
     def _expect_layers(self, name: str, lora: LoraConfig) -> None:
         """Raise BaseModelError for layers that would be left out, or trained without effect."""
@@ -260,53 +272,62 @@ class Base:
         self._save(name, folder, {}, task_type=TaskType.CAUSAL_LM)
 
     def save_reward_adapter(
-        self, name: str, head: ScalarHead, folder: Path, *, scale: str | None = None
+        self, name: str, head: ScalarHead, folder: Path, *, beside: Mapping[str, str] = {}
     ) -> None:
-        """Write a reward adapter that stock PEFT scores with.
+        """Write an adapter with its head, which stock PEFT scores or classifies with.
 
-        scale: the text of reward_scale.json, where scores are more than the head's number.
+        beside: further text files by name: reward_scale.json where scores are more than the head's
+        number, config.json where its outputs have names.
 
         `AutoModelForSequenceClassification` pools at the right-most token that is not padding, so
         the saved tokenizer pads with a token that is not the end of a turn: otherwise a finished
         answer and a cut one would get the same score.
         """
-        extra = {"base_model.model.score.weight": head.weight.detach().float().cpu().contiguous()}
-        self._save(name, folder, extra, task_type=TaskType.SEQ_CLS, scale=scale)
+        score = {"score.weight": head.weight}
+        self._save(name, folder, score, task_type=TaskType.SEQ_CLS, beside=beside)
 
     def _save(
         self,
         name: str,
         folder: Path,
-        extra: dict[str, Tensor],
+        head: Mapping[str, Tensor],
         *,
         task_type: TaskType,
-        scale: str | None = None,
+        modules: Sequence[str] = ("score",),
+        distinct_pad: bool = True,
+        beside: Mapping[str, str] = {},
     ) -> None:
+        """head: trained tensors beside LoRA's, by their names in the model; they are of `modules`.
+        distinct_pad: where there is a head, save the tokenizer with a pad that ends no turn."""
         assert isinstance(self.model, PeftModel)  # noqa: S101 - an adapter exists
         state = get_peft_model_state_dict(self.model, adapter_name=name)
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items() if ".lora_" in k}
-        size = sum(t.numel() * t.element_size() for t in tensors.values())
+        extra = {
+            f"base_model.model.{key}": tensor.detach().float().cpu().contiguous()
+            for key, tensor in head.items()
+        }
+        size = sum(t.numel() * t.element_size() for t in [*tensors.values(), *extra.values()])
         require_space(folder.parent, 2 * size + 32_000_000, f"saving the adapter {folder.name}")
         config = self.model.peft_config[name].to_dict()
         config["task_type"] = task_type.value
         config["inference_mode"] = True
         config["base_model_name_or_path"] = self.config.source
-        config["modules_to_save"] = ["score"] if extra else None
-        beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        config["modules_to_save"] = [*modules] if extra else None
+        written = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
-            beside.mkdir()
-            save_file({**tensors, **extra}, beside / "adapter_model.safetensors")
+            written.mkdir()
+            save_file({**tensors, **extra}, written / "adapter_model.safetensors")
             text = json.dumps(config, indent=2, sort_keys=True, default=as_json)
-            (beside / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
-            if scale is not None:
-                (beside / REWARD_SCALE).write_text(scale, encoding="utf-8")
-            self.save_tokenizer(beside, distinct_pad=bool(extra))
+            (written / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+            for file, content in beside.items():
+                (written / file).write_text(content, encoding="utf-8")
+            self.save_tokenizer(written, distinct_pad=bool(extra) and distinct_pad)
             shutil.rmtree(folder, ignore_errors=True)  # of this attempt, started a second time
-            publish_folder(beside, folder)
+            publish_folder(written, folder)
         except (OSError, SafetensorError) as error:
             raise cannot_write(folder, error, size) from error
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(written, ignore_errors=True)
 
     def save_tokenizer(self, folder: Path, *, distinct_pad: bool) -> None:
         """Write the tokenizer and its template; distinct_pad: padding with no end of turn."""
@@ -321,6 +342,14 @@ class Base:
         ids = [self.tokenizer.pad_token_id, self.tokenizer.unk_token_id]
         ids += [*self.tokenizer.all_special_ids, 0]
         return next(int(i) for i in ids if i is not None and i != self.eos_id)
+
+
+def usable_positions(config: Any) -> int | None:
+    """How many tokens a model has positions for; RoBERTa counts them from behind its pad's id."""
+    found: int | None = getattr(config, "max_position_embeddings", None)
+    if found is not None and config.model_type == "roberta":
+        return found - config.pad_token_id - 1
+    return found
 
 
 def as_json(value: Any) -> Any:
@@ -343,12 +372,13 @@ def turn_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     special = set(tokenizer.all_special_ids)
     special |= {key for key, token in tokenizer.added_tokens_decoder.items() if token.special}
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
-    with contextlib.suppress(TemplateError):
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-        behind = tokenizer(text.rpartition("ANSWER")[2], add_special_tokens=False)["input_ids"]
-        for token in behind:
-            if token in special:
-                return int(token)
+    if tokenizer.chat_template is not None:
+        with contextlib.suppress(TemplateError):
+            text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+            behind = tokenizer(text.rpartition("ANSWER")[2], add_special_tokens=False)["input_ids"]
+            for token in behind:
+                if token in special:
+                    return int(token)
     named = [tokenizer.eos_token_id, model.config.eos_token_id]
     for each in named:
         if each is not None:
@@ -378,8 +408,11 @@ def load_base(
     gradient_checkpointing: bool = False,
     tuning: str = "lora",
     device: torch.device | None = None,
+    turns: bool = True,
 ) -> Base:
     """Load tokenizer and weights as `config` says. Raises BaseModelError with what to do.
+
+    turns: whether conversations are read, which takes a chat template.
 
     Weights that are trained themselves (tuning full) are held in fp32 whatever the compute type:
     bf16 has 8 bits of precision, so that a step of 0.2 % of a weight or less would round to none.
@@ -404,7 +437,7 @@ def load_base(
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise not_loaded(config.source, error) from error
-    if tokenizer.chat_template is None:
+    if turns and tokenizer.chat_template is None:
         raise BaseModelError(
             f"the tokenizer of {config.source!r} has no chat template, so turns cannot be told "
             "apart; choose an instruct model, or put a chat_template.jinja beside the tokenizer"

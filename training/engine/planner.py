@@ -140,6 +140,8 @@ def plan(
         raise ConfigError(f"device is {device!r}; allowed: {', '.join(DEVICES)}")
     known = lengths or Lengths()
     expect_trainable(config, shape)
+    if config.method == "classify" and shape.family == "roberta":
+        shape = replace(shape, pooler=0)  # its head reads the states themselves
     phases = phases_of(config, shape, known, device)
     name, terms = peak(phases)
     needed = total(terms)
@@ -211,7 +213,7 @@ def layout_of(config: RunConfig, shape: BaseShape, device: str) -> Layout:
         frozen_adapters=frozen_adapters(config),
         optimizer="none" if idle else config.optim.optimizer,
         head_values=head_values(config, shape),
-        trains_head=config.method != "reward",
+        trains_head=config.method not in ("reward", "classify"),
         copies=3 * int(config.alarms.may_stop)
         + int(config.ppo is not None and config.ppo.kl_budget is not None),
         multi_tensor=device == "gpu",
@@ -229,7 +231,7 @@ def frozen_adapters(config: RunConfig) -> int:
         given = (asked.reward_adapter, asked.policy_adapter, asked.reference_adapter)
         return sum(name is not None for name in given)
     start = config.adapter.init_from is not None
-    if config.method in ("sft", "reward", "orpo"):
+    if config.method in ("sft", "classify", "reward", "orpo"):
         return 0
     if config.method in ("dpo", "sample"):
         return int(start)
@@ -240,8 +242,16 @@ def frozen_adapters(config: RunConfig) -> int:
 
 
 def head_values(config: RunConfig, shape: BaseShape) -> int:
+    """Values of trained heads; an encoder's has biases, and RoBERTa's and DistilBERT's a layer
+    before it."""
     if config.reward is not None:
         return config.reward.ensemble * shape.hidden
+    if config.classify is not None:
+        classes = max(2, len(config.classify.labels))
+        if shape.decoder:
+            return classes * shape.hidden
+        before = 0 if shape.family == "bert" else shape.hidden * (shape.hidden + 1)
+        return before + classes * (shape.hidden + 1)
     return shape.hidden if config.method == "ppo" else 0
 
 
@@ -268,7 +278,7 @@ def tree_bound(config: RunConfig, shape: BaseShape, known: Lengths) -> int:
         return prompt + config.sample.max_new_tokens
     text = text_bound(config, shape)
     # two responses are longest together behind the shortest prompt
-    return text if config.method == "sft" else 2 * text
+    return text if config.method in ("sft", "classify") else 2 * text
 
 
 def work_of(config: RunConfig, shape: BaseShape, known: Lengths) -> Work:
@@ -300,14 +310,16 @@ def work_of(config: RunConfig, shape: BaseShape, known: Lengths) -> Work:
     scored = tokens
     if config.ppo is not None:
         scored = min(tokens, config.ppo.minibatch_size * config.ppo.max_new_tokens)
+    headed = config.method in ("reward", "classify")  # no word is asked for
     return Work(
         tokens=tokens,
-        length=tokens,
-        scored=0 if config.method == "reward" else scored,
-        # a conversation alone in its row is read under plain causal attention
-        masked=not (config.method == "sft" and trees == 1),
+        # an encoder reads texts padded side by side, each attending to itself alone
+        length=tokens if shape.decoder else tree,
+        scored=0 if headed else scored,
+        # a text alone in its row is read under plain causal attention
+        masked=not (config.method in ("sft", "classify") and trees == 1),
         checkpointing=ckpt,
-        logits="none" if config.method == "reward" else "chunk",
+        logits="none" if headed else "chunk",
     )
 
 
@@ -351,7 +363,7 @@ def phases_of(
             phases["answers"] = [*held, *decoding_terms(shape, layout, decoding)]
     else:
         phases = training_phases(shape, layout, work, decoding)
-        if config.method in ("sft", "reward", "dpo", "ppo"):
+        if config.method in ("sft", "classify", "reward", "dpo", "ppo") and shape.decoder:
             # two longest rows packed together, to prove that packing is right (`preflight`)
             both = 2 * tree_bound(config, shape, known)
             proof = replace(work, tokens=both, length=both, masked=True)
@@ -378,6 +390,8 @@ def notes(config: RunConfig, shape: BaseShape, known: Lengths) -> list[str]:
             "the rows were not read: texts are taken as long as data.max_length and "
             "data.max_prompt_length allow"
         )
+    if config.classify is not None and not config.classify.labels:
+        found.append("classify.labels is not given: a head for two classes is counted")
     if config.ppo is not None and config.ppo.reward_model is not None:
         found.append(
             f"ppo.reward_model {config.ppo.reward_model} is held besides, and is not counted"

@@ -186,7 +186,7 @@ def measure(folder: Path) -> Surroundings:
     importlib.import_module(MODULES[config.method])
     from training.engine.token_inspection import load_texts
 
-    texts = load_texts(config.base)
+    texts = load_texts(config.base, turns=config.method != "classify")
     return Surroundings(resident_peak_mb(), lengths_of(folder, config, texts))
 
 
@@ -196,7 +196,15 @@ def lengths_of(folder: Path, config: RunConfig, texts: Any) -> Lengths:
     texts: what `token_inspection.load_texts` gives.
     """
     from training.engine.batching import Packing, pack
-    from training.engine.data import encode_conversations, encode_pairs, encode_prompts
+    from training.engine.classify_data import encode_labelled, labels_of
+    from training.engine.data import (
+        Branch,
+        Tree,
+        encode_conversations,
+        encode_pairs,
+        encode_prompts,
+        within_positions,
+    )
     from training.engine.rundir import read_rows
     from training.engine.steps import batches
 
@@ -216,6 +224,11 @@ def lengths_of(folder: Path, config: RunConfig, texts: Any) -> Lengths:
     rows = read_rows(folder / (data.test if method == "evaluate" else data.train))
     if method == "sft":
         trees = encode_conversations(texts, rows, data, quiet)
+    elif config.classify is not None:
+        labels = labels_of(rows, [], config.classify)
+        longest = within_positions(texts, data, quiet).max_length
+        labelled = encode_labelled(texts, rows, labels, longest, quiet, "train")
+        trees = [Tree(row.tokens, (Branch(()),)) for row in labelled]
     else:
         ties = config.reward is not None and config.reward.ties != "skip"
         pairs = encode_pairs(

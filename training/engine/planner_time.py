@@ -150,7 +150,7 @@ def adapter_of(config: RunConfig, shape: BaseShape) -> int:
 
 def step_flops(config: RunConfig, shape: BaseShape, tokens: float, context: float) -> float:
     """One optimizer step of a method that learns from rows."""
-    scored = 0.0 if config.method == "reward" else tokens
+    scored = 0.0 if config.method in ("reward", "classify") else tokens
     flops = trained_flops(
         shape,
         tokens,

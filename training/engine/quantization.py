@@ -6,7 +6,7 @@ NF4 with double quantization is QLoRA's layout (Dettmers et al. 2023, arXiv 2305
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,17 +23,24 @@ LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
 ROOM = 4
 
 
-def quantization_config(config: BaseConfig) -> BitsAndBytesConfig | None:
-    """What transformers is asked for; None keeps the weights as they are."""
+def quantization_config(
+    config: BaseConfig, *, keep: Sequence[str] | None = None
+) -> BitsAndBytesConfig | None:
+    """What transformers is asked for; None keeps the weights as they are.
+
+    keep: patterns of names of modules that stay as they are; by default the head alone.
+    """
+    kept = None if keep is None else list(keep)
     if config.quantization == "nf4":
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=config.double_quant,
             bnb_4bit_compute_dtype=getattr(torch, config.dtype),
+            llm_int8_skip_modules=kept,
         )
     if config.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return None
 
 

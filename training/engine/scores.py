@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.engine.errors import BaseModelError
-from training.engine.files import REWARD_SCALE
+from training.engine.files import CLASSIFIER, REWARD_SCALE
 from training.engine.models import ScalarHead
 from training.engine.saved_adapters import saved_tensors
 
@@ -105,6 +105,11 @@ def scale_text(head: ScoreHead) -> str | None:
 
 def load_score_head(folder: Path, hidden_size: int) -> ScoreHead:
     """The frozen head of a saved reward adapter. Raises BaseModelError where there is none."""
+    if (folder / CLASSIFIER).exists():
+        raise BaseModelError(
+            f"{folder} holds a classifier's adapter ({CLASSIFIER} names its classes), which is no "
+            "reward model"
+        )
     weight = saved_tensors(folder).get("base_model.model.score.weight")
     if weight is None or weight.dim() != 2 or weight.shape[1] != hidden_size:
         raise BaseModelError(f"{folder} is not a reward adapter of this base: it has no score head")

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from training.engine.classify_data import labels_of, place, text_tokens
 from training.engine.config import ONLINE_METHODS, BaseConfig, DataConfig, RunConfig
 from training.engine.data import prompt_tokens, require_messages, response_tokens
 from training.engine.errors import BaseModelError, DataError
@@ -21,12 +22,13 @@ from training.engine.inspection import (
     Row,
     fatal,
     inspect_conversations,
+    inspect_labelled,
     inspect_pairs,
     inspect_prompts,
     judged,
     refusal,
 )
-from training.engine.models import Base, turn_end
+from training.engine.models import Base, turn_end, usable_positions
 from training.engine.rundir import RunDir, read_config, read_rows
 
 #: Methods that train on conversations, and on prompts alone; all others train on pairs.
@@ -40,12 +42,16 @@ class Texts:
     """The part of a base that turns text into tokens; stands in for `Base` without its weights."""
 
     tokenizer: Any
+    #: -1 where nothing is answered.
     eos_id: int
     positions: int | None
 
 
-def load_texts(config: BaseConfig) -> Texts:
-    """The tokenizer of a base. Raises BaseModelError as `load_base` does."""
+def load_texts(config: BaseConfig, *, turns: bool = True) -> Texts:
+    """The tokenizer of a base. Raises BaseModelError as `load_base` does.
+
+    turns: whether conversations are read, which takes a chat template.
+    """
     from transformers import AutoConfig, AutoTokenizer
 
     from training.engine.sources import locate, not_loaded
@@ -56,10 +62,12 @@ def load_texts(config: BaseConfig) -> Texts:
         tokenizer = AutoTokenizer.from_pretrained(locate(config.source), **named)
     except (OSError, ValueError) as error:
         raise not_loaded(config.source, error) from error
+    if not turns:
+        return Texts(tokenizer, -1, usable_positions(shape))
     if tokenizer.chat_template is None:
         raise BaseModelError(f"the tokenizer of {config.source!r} has no chat template")
     end = turn_end(cast(Any, SimpleNamespace(config=shape)), tokenizer)
-    return Texts(tokenizer, end, getattr(shape, "max_position_embeddings", None))
+    return Texts(tokenizer, end, usable_positions(shape))
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ def inspect_rows(
     """(every finding about a run's rows, the seconds it took). Raises DataError for a wrong row."""
     began = time.monotonic()
     data = config.data
+    if config.method == "classify":
+        return inspect_texts(texts, config, folder), time.monotonic() - began
     if config.method in PROMPTS:
         rows = read_rows(folder / data.prompts)
         section = config.ppo or config.grpo or config.rloo or config.sample
@@ -112,6 +122,31 @@ def inspect_rows(
         ]
         findings += token_findings(texts, found, data)
     return [*findings, pad_is_eos(texts)], time.monotonic() - began
+
+
+def inspect_texts(texts: Base | Texts, config: RunConfig, folder: Path) -> list[Finding]:
+    """Findings about texts with labels. Raises DataError for labels that cannot be learnt."""
+    data, test = config.data, folder / config.data.test
+    rows = read_rows(folder / data.train)
+    held_out = read_rows(test)[: data.max_test_rows] if has_rows(test) else []
+    assert config.classify is not None  # noqa: S101 - the config guarantees it
+    labels_of(rows, held_out, config.classify)
+    longest = min(data.max_length, texts.positions or data.max_length)
+    cut = []
+    for what, group in (("train", rows), ("test", held_out)):
+        for number, row in enumerate(group, start=1):
+            tokens, whole = text_tokens(texts, row, place(number, row, what), longest)
+            cut += [str(row.get("id", number))] if whole > len(tokens) else []
+    return [
+        *inspect_labelled(rows, held_out),
+        judged(
+            "cut",
+            cut,
+            len(rows) + len(held_out),
+            f"texts have more than {longest} tokens",
+            "They are read up to there: raise data.max_length where the base has positions for it.",
+        ),
+    ]
 
 
 def has_label(config: RunConfig, row: Row) -> bool:
@@ -239,7 +274,8 @@ def report(run: RunDir, base: Base) -> None:
 def preflight(folder: Path) -> tuple[list[Finding], float]:
     """The findings about a run folder, with nothing written to it."""
     config = read_config(folder / "config.json")
-    return inspect_rows(load_texts(config.base), config, folder)
+    texts = load_texts(config.base, turns=config.method != "classify")
+    return inspect_rows(texts, config, folder)
 
 
 def as_table(findings: Sequence[Finding], seconds: float) -> str:

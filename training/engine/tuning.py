@@ -7,6 +7,7 @@ the first step (and come from the cache after a resume), so no second copy is he
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,11 @@ from torch import nn
 
 from training.engine import sharding
 from training.engine.config import RunConfig
-from training.engine.files import REWARD_SCALE
+from training.engine.files import CLASSIFIER, REWARD_SCALE
 from training.engine.models import Base, load_base, pick_device
 from training.engine.rundir import RunDir
 from training.engine.scores import ScoreHead, scale_text
-from training.engine.whole_models import empty_classifier, save_whole_model
+from training.engine.whole_models import classifier_text, empty_classifier, save_whole_model
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,12 @@ class Trained:
     adapter: str | None
     parameters: dict[str, nn.Parameter]
 
-    def save(self, run: RunDir, head: ScoreHead | None = None) -> dict[str, str]:
+    def save(
+        self, run: RunDir, head: ScoreHead | None = None, labels: Sequence[str] = ()
+    ) -> dict[str, str]:
         """Write the attempt's adapter/ or model/, with a head as a reward model.
 
+        labels: what the head's numbers are the logits of; it is a classifier's head then.
         Returns: the field of the result that names it; nothing where another process writes it.
         """
         if not run.is_leader:
@@ -42,13 +46,17 @@ class Trained:
             folder = run.attempt_path / "model"
             shutil.rmtree(folder, ignore_errors=True)  # of this attempt, started a second time
             beside = {} if scale is None else {REWARD_SCALE: scale}
-            save_whole_model(self.base, folder, head=head, beside=beside)
+            save_whole_model(self.base, folder, head=head, labels=labels, beside=beside)
             return {"model": run.name_of(folder)}
         folder = run.attempt_path / "adapter"
         if head is None:
             self.base.save_adapter(self.adapter, folder)
         else:
-            self.base.save_reward_adapter(self.adapter, head, folder, scale=scale)
+            beside = {} if scale is None else {REWARD_SCALE: scale}
+            if labels:
+                model = empty_classifier(self.base, heads=len(labels), labels=labels)
+                beside[CLASSIFIER] = classifier_text(model.config)
+            self.base.save_reward_adapter(self.adapter, head, folder, beside=beside)
         return {"adapter": run.name_of(folder)}
 
 
@@ -60,6 +68,7 @@ def load_trainable(run: RunDir) -> Base:
         gradient_checkpointing=config.gradient_checkpointing,
         tuning=config.tuning,
         device=torch.device("cpu") if sharding.asked() else None,
+        turns=config.method != "classify",  # whose rows may be plain texts
     )
 
 
@@ -69,7 +78,7 @@ def begin(base: Base, config: RunConfig, name: str) -> Trained:
     name: of the adapter, put on the base here unless it is there already.
     """
     if config.tuning == "full":
-        scored = config.method == "reward"
+        scored = config.method in ("reward", "classify")
         if scored:
             empty_classifier(base)  # refused before training rather than when it is saved
         parameters = base.train_all(head=not scored)
