@@ -32,7 +32,7 @@ from training.engine.distributed import add_up
 from training.engine.encoders import ENCODERS, EncoderClassifier, load_encoder
 from training.engine.errors import BaseModelError
 from training.engine.preflight import announce, expect_step_zero, seed_everything
-from training.engine.rundir import Row, RunDir
+from training.engine.rundir import RunDir
 from training.engine.sources import locate, not_loaded, refuse_classifier
 from training.engine.steps import Steps, batches
 from training.engine.tuning import load_trainable
@@ -77,22 +77,13 @@ def load(run: RunDir, labels: Sequence[str]) -> Classifier:
     return DecoderClassifier(run, load_trainable(run), labels)
 
 
-def test_rows(run: RunDir) -> list[Row]:
-    """The held-out rows; none where the run has no such file, or an empty one."""
-    data = run.config.data
-    path = run.path / data.test
-    if not path.is_file() or path.stat().st_size == 0:
-        return []
-    return run.rows(data.test)[: data.max_test_rows]
-
-
 def train(run: RunDir) -> dict[str, Any]:
     """Train on data.train, measure on data.test, save. Returns the result."""
     config = run.config
     classify = config.classify
     assert classify is not None  # noqa: S101 - the config guarantees it
     seed_everything(config)
-    train_rows, held_out_rows = run.rows(config.data.train), test_rows(run)
+    train_rows, held_out_rows = run.rows(config.data.train), run.held_out_rows()
     labels = labels_of(train_rows, held_out_rows, classify)
     run.events.write("phase", name="load")
     model = load(run, labels)

@@ -337,9 +337,5 @@ def require_margins(pairs: Sequence[Pair], name: str) -> None:
 
 def test_pairs(run: RunDir, base: Base) -> list[Pair]:
     """The held-out pairs; none where the run has no such file, or an empty one."""
-    data = run.config.data
-    path = run.path / data.test
-    if not path.is_file() or path.stat().st_size == 0:
-        return []
-    rows = run.rows(data.test)[: data.max_test_rows]
-    return encode_pairs(base, rows, data, run.events, "test")
+    rows = run.held_out_rows()
+    return encode_pairs(base, rows, run.config.data, run.events, "test") if rows else []

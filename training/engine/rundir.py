@@ -172,6 +172,14 @@ class RunDir:
     def rows(self, name: str) -> list[Row]:
         return read_rows(self.path / name)
 
+    def held_out_rows(self) -> list[Row]:
+        """The first `max_test_rows` of data.test; none without such a file, or in an empty one."""
+        data = self.config.data
+        path = self.path / data.test
+        if not path.is_file() or path.stat().st_size == 0:
+            return []
+        return self.rows(data.test)[: data.max_test_rows]
+
     def checkpoints(self) -> Iterator[Path]:
         """Checkpoint folders of all attempts, the highest step first."""
         found = self.path.glob("attempts/*/checkpoints/step-*")
