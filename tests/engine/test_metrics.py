@@ -19,12 +19,16 @@ NAME = re.compile(r"[a-z_]+/[a-z0-9_]+\Z")
 
 
 def names_in(path: Path) -> set[str]:
-    """Names of metrics that a module writes: keys of dicts, and what it assigns or adds to."""
+    """Names of metrics that a module writes: keys of dicts, and what it assigns or adds to.
+
+    A dict of names only is another trainer's names and ours, unless its keys are settings and its
+    values the folders of a run (`{"adapter.init_from": "sft/adapter"}`).
+    """
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         keys: Sequence[ast.expr | None] = node.keys if isinstance(node, ast.Dict) else []
         if isinstance(node, ast.Dict) and all(is_name(value) for value in node.values):
-            keys = node.values  # another trainer's names, and ours
+            keys = [] if any(is_setting(key) for key in node.keys) else node.values
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             keys = [node.slice]
         found |= {str(key.value) for key in keys if isinstance(key, ast.Constant) and is_name(key)}
@@ -38,6 +42,10 @@ def is_name(node: ast.expr | None) -> bool:
         and NAME.match(node.value) is not None
         and node.value != "application/json"
     )
+
+
+def is_setting(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and "." in str(node.value)
 
 
 @pytest.mark.parametrize("path", ENGINE, ids=lambda path: path.name)
