@@ -58,6 +58,7 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("GET", "snapshots/<int:pk>"): Expected(403, 404),
     ("GET", "snapshots/<int:pk>/rows"): Expected(403, 404),
     ("GET", "snapshots/<int:pk>/preflight"): Expected(403, 404),
+    ("POST", "plan"): Expected(403, 200, {"config": {"method": "dpo", "base": {"source": "demo"}}}),
     ("GET", "rounds"): Expected(403, 200),
     ("POST", "rounds"): Expected(403, 422, ROUND),
     ("GET", "rounds/<int:pk>"): Expected(403, 404),

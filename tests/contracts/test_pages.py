@@ -63,6 +63,7 @@ LISTS = {
     "/projects/": "researcher",
     "/prompts/": "researcher",
     "/rounds/": "researcher",
+    "/plan/": "researcher",
     "/models/": "researcher",
     "/jobs/": "researcher",
     "/overview/": "admin",

@@ -20,6 +20,7 @@ from training.errors import LaunchKeyReused, TrainingError
 from training.forms import LaunchForm
 from training.models import Round
 from training.selectors.costs import launch_hints
+from training.selectors.plans import DEFAULT_PRESET, PRESETS
 from training.selectors.events import event_row, run_pace
 from training.selectors.round_events import last_cursor, read_cursor, round_events_after
 from training.selectors.rounds import comparisons_opened
@@ -65,6 +66,8 @@ def rounds(request: MemberRequest) -> HttpResponse:
         "page": Paginator(found.order_by("-pk"), PER_PAGE).get_page(request.GET.get("page")),
         "snapshot": snapshot,
         "has_prompts": PromptSet.objects.filter(workspace=workspace).exists(),
+        "devices": [(name, said[0]) for name, said in PRESETS.items()],
+        "device": request.POST.get("plan_device", DEFAULT_PRESET),
         "hints": launch_hints(workspace=workspace, snapshot=snapshot),
     }
     return render(request, "training/rounds.html", context, status=422 if form.errors else 200)

@@ -23,3 +23,29 @@ async function look() {
 }
 choice.addEventListener("change", look);
 look();
+
+// Shows what each stage needs, whenever the form holds something else.
+const plan = document.getElementById("plan");
+let planned = 0;
+let soon = 0;
+
+async function count() {
+  const mine = ++planned;
+  plan.setAttribute("aria-busy", "true");
+  try {
+    const body = new FormData(plan.closest("form"));
+    const reply = await fetch(plan.dataset.address, { method: "POST", body });
+    if (mine !== planned) return;
+    if (reply.redirected || !reply.ok) throw new Error(reply.status);
+    plan.innerHTML = await reply.text(); // our own template: every text in it is escaped
+  } catch {
+    if (mine === planned) plan.textContent = "What it needs could not be counted just now.";
+  } finally {
+    if (mine === planned) plan.removeAttribute("aria-busy");
+  }
+}
+plan.closest("form").addEventListener("input", () => {
+  clearTimeout(soon);
+  soon = setTimeout(count, 300);
+});
+count();

@@ -1,0 +1,82 @@
+"""What people fill in to plan a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from django import forms
+from rest_framework.serializers import ValidationError as NotStorable
+
+from rlhf_platform.accounts.models import Workspace
+from training.api.settings_field import SettingsField
+from training.engine.config import METHODS
+from training.forms import offer, versions_of
+from training.models import ModelVersion
+from training.selectors.plans import DEFAULT_PRESET, PRESETS
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """A JSON object that somebody pasted. Raises forms.ValidationError saying what is wrong."""
+    try:
+        return cast(dict[str, Any], SettingsField().to_internal_value(json.loads(text or "{}")))
+    except json.JSONDecodeError as error:
+        raise forms.ValidationError(
+            f"This is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        ) from error
+    except RecursionError:
+        raise forms.ValidationError("Nested too deeply.") from None
+    except NotStorable as error:
+        raise forms.ValidationError(str(error.args[0])) from error
+
+
+class PlanForm(forms.Form):
+    """A base, a method, its settings and a device."""
+
+    version = forms.ModelChoiceField(ModelVersion.objects.none(), required=False, label="Model")
+    base_config = forms.CharField(
+        required=False,
+        max_length=50_000,
+        label="Or a base's config.json",
+        help_text="Pasted from the model's page; nothing is downloaded. Counts before the model.",
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "autocomplete": "off"}),
+    )
+    method = forms.ChoiceField(choices=[(name, name) for name in METHODS])
+    device = forms.ChoiceField(choices=[(name, said[0]) for name, said in PRESETS.items()])
+    device_gb = forms.FloatField(
+        required=False, min_value=0.01, max_value=1e6, label="Or its memory in GB"
+    )
+    settings = forms.CharField(
+        required=False,
+        max_length=20_000,
+        label="Settings that differ from the defaults (JSON)",
+        help_text='For example {"base": {"quantization": "nf4"}, "row_budget": 1024}.',
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "autocomplete": "off"}),
+    )
+    longest = forms.IntegerField(
+        required=False, min_value=1, max_value=10**7, label="Tokens of the longest row, if known"
+    )
+    rows = forms.IntegerField(
+        required=False, min_value=1, max_value=10**9, label="Rows or prompts, if known"
+    )
+
+    def __init__(self, *args: object, workspace: Workspace, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        versions = versions_of(workspace).exclude(kind=ModelVersion.Kind.REWARD)
+        offer(self, version=versions)
+        self.fields["version"].initial = versions.filter(kind=ModelVersion.Kind.BASE).last()
+        self.fields["method"].initial = "dpo"
+        self.fields["device"].initial = DEFAULT_PRESET
+
+    def clean_base_config(self) -> dict[str, Any]:
+        return parsed(self.cleaned_data["base_config"])
+
+    def clean_settings(self) -> dict[str, Any]:
+        return parsed(self.cleaned_data["settings"])
+
+    def clean(self) -> dict[str, Any]:
+        found = super().clean() or {}
+        known = found.get("version") or found.get("base_config")
+        if not known and not self.errors:
+            raise forms.ValidationError("Choose a model, or paste a base's config.json.")
+        return found
