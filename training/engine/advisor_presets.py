@@ -21,7 +21,7 @@ from typing import Any
 
 from training.engine.advisor_case import Case
 from training.engine.advisor_rules import LEAST_EXAMPLES, LEAST_ROWS
-from training.engine.config import RunConfig, from_dict
+from training.engine.config import from_dict
 from training.engine.errors import BaseModelError
 from training.engine.planner import Lengths, plan, with_settings
 from training.engine.planner_shapes import BaseShape, shape_of
@@ -48,9 +48,6 @@ ECONOMIES: tuple[Json, ...] = (
     {"optim.optimizer": "paged_adamw_8bit"},
     {"row_budget": 256},
 )
-#: Of the methods that may come to the engine, what the planner counts in their place: a classifier
-#: is a base with a score head for each label, raw text is a conversation without turns.
-STAND_INS = {"classify": "reward", "pretrain": "sft"}
 #: Methods that train nothing.
 IDLE = ("sample", "evaluate")
 
@@ -61,7 +58,7 @@ class Stage:
 
     name: str
     config: Json
-    """What config.json may hold; valid wherever the engine knows its method."""
+    """What config.json may hold."""
     total_bytes: int | None = None
     """By `plan`; None where the base's shape is not known."""
     fits: bool | None = None
@@ -264,23 +261,14 @@ def planned(text: str, shape: BaseShape, device: str, example_tokens: int) -> Ne
     times.
     """
     try:
-        run, longest = stand_in(json.loads(text))
+        run = from_dict(json.loads(text))
         # answers are counted one at a time; whoever serves many at once needs more
         rows = 1 if run.method == "sample" else None
-        lengths = Lengths(longest=longest, mean=float(example_tokens), rows=rows)
+        lengths = Lengths(mean=float(example_tokens), rows=rows)
         found = plan(run, shape, None, lengths=lengths, device=device)
     except BaseModelError as error:
         return Needs(refused=str(error))
     return Needs(found.total_bytes, found.time.flops_per_step)
-
-
-def stand_in(config: Json) -> tuple[RunConfig, int | None]:
-    """(the run that the planner counts for a preset, tokens of its longest row if it differs)."""
-    method = config["method"]
-    if method not in STAND_INS:
-        return from_dict(config), None
-    counted = {name: part for name, part in config.items() if name not in (method, "method")}
-    return from_dict({"method": STAND_INS[method], **counted}), config["data"]["max_length"]
 
 
 def placed(name: str, config: Json, case: Case, hours: float | None) -> Stage:

@@ -41,6 +41,7 @@ ALARMS_OF = {
     "rloo": ("kl_budget", "length_drift", "eos_rate", "grad_norm", "not_finite"),
     "evaluate": (),
     "sample": (),
+    "pretrain": ("grad_norm", "not_finite"),
 }
 ALARMS = (
     "kl_budget",

@@ -16,6 +16,7 @@ from typing import Any
 from training.engine.alarm_settings import AlarmsConfig
 from training.engine.config_classify import ClassifyConfig
 from training.engine.config_ppo import PPOConfig
+from training.engine.config_pretrain import PretrainConfig
 from training.engine.config_trl import GRPOConfig, KTOConfig, ORPOConfig, RLOOConfig, check
 from training.engine.errors import ConfigError
 
@@ -29,7 +30,10 @@ NORMALIZE = ("none", "mean", "mean_std")
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 METHODS = (
     "sft", "classify", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo", "evaluate", "sample",
+    "pretrain",
 )  # fmt: skip
+#: Methods whose rows may be texts without turns, so that a base needs no chat template.
+TEXT_METHODS = ("classify", "pretrain")
 #: Methods whose loss is computed by TRL's own trainers.
 TRL_METHODS = ("kto", "orpo", "grpo", "rloo")
 #: Methods in which the policy answers prompts and a reward adapter scores the answers.
@@ -73,7 +77,7 @@ class AdapterConfig:
     alpha: int = 32
     """Scale: the update is multiplied by alpha / r."""
     dropout: float = 0.0
-    """Dropout on the adapter's input while training SFT, classify; preference methods need 0."""
+    """Dropout on the adapter's input in sft, classify and pretrain; preference methods need 0."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the linear layers that get an adapter."""
     use_dora: bool = False
@@ -138,7 +142,7 @@ class OptimConfig:
     lr: float = 2e-4
     """Peak learning rate."""
     batch_size: int = 4
-    """Rows (pairs, conversations) per optimizer step."""
+    """Rows (pairs, conversations, windows of documents) per optimizer step."""
     epochs: int = 1
     """Passes over the training rows."""
     max_steps: int | None = None
@@ -359,7 +363,7 @@ class RunConfig:
     schema: int = SCHEMA
     """Version of this layout; a newer one is refused."""
     method: str
-    """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate or sample."""
+    """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate, sample or pretrain."""
     seed: int = 0
     """Seed of every random draw."""
     threads: int = 2
@@ -392,6 +396,7 @@ class RunConfig:
     rloo: RLOOConfig | None = None
     evaluate: EvaluateConfig | None = None
     sample: SampleConfig | None = None
+    pretrain: PretrainConfig | None = None
 
     def __post_init__(self) -> None:
         check(self.schema == SCHEMA, "schema", self.schema, f"{SCHEMA}")
@@ -411,7 +416,7 @@ class RunConfig:
         check(
             given == [self.method], "method sections", given, f"the section {self.method!r} alone"
         )
-        if self.method not in ("sft", "classify", "reward", "dpo", "kto", "orpo"):
+        if self.method not in ("sft", "classify", "reward", "dpo", "kto", "orpo", "pretrain"):
             # a setting that would not be obeyed is refused rather than passed over
             asked, instead = self.optim.max_steps, "null here"
             if self.method in ONLINE_METHODS:
@@ -455,7 +460,7 @@ class RunConfig:
         if self.method in TRL_METHODS:
             raise ConfigError(
                 f"tuning is 'full'; allowed for {self.method}: lora (full trains sft, classify, "
-                "reward, dpo)"
+                "reward, dpo, pretrain)"
             )
         if self.method in ("evaluate", "sample"):
             raise ConfigError(

@@ -36,13 +36,18 @@ Row = dict[str, Any]
 def read_rows(path: Path) -> list[Row]:
     """The objects of a JSON-lines file, split on "\\n" only. DataError names the line."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        data = path.read_bytes()
+        text = data.decode("utf-8")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start})") from None
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path} line {line} is not UTF-8 text (byte {error.start} of the file); convert it, "
+            "such as iconv -f ISO-8859-1 -t UTF-8"
+        ) from None
     rows: list[Row] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line:
