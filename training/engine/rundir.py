@@ -43,9 +43,9 @@ def read_rows(path: Path) -> list[Row]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+        at = data[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{path} line {line} is not UTF-8 text (byte {error.start} of the file); convert it, "
+            f"{path} line {at} is not UTF-8 text (byte {error.start} of the file); convert it, "
             "such as iconv -f ISO-8859-1 -t UTF-8"
         ) from None
     rows: list[Row] = []
