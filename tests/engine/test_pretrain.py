@@ -18,6 +18,7 @@ from tests.engine.test_distributed import assert_same, together
 from tests.engine.test_resume import curve, killed_after
 from tests.engine.tiny import events, make_run, result, save_words
 from training.engine.__main__ import main
+from training.engine.advisor_presets import ENCODER_SHAPE as BERT_SHAPE
 from training.engine.batching import Packing
 from training.engine.config import BaseConfig
 from training.engine.data import Branch, Tree
@@ -315,3 +316,25 @@ def test_preflight_counts_copies_blanks_and_leaks(
     assert told["duplicate_documents"]["examples"] == ["again"]
     assert told["blank"]["examples"] == ["b"]
     assert (told["leaked"]["count"], told["leaked"]["of"]) == (2, 3)
+
+
+def test_the_planner_counts_it_as_texts_of_one_window_each(words: Path, tmp_path: Path) -> None:
+    from training.engine.config import from_dict
+    from training.engine.errors import BaseModelError
+    from training.engine.planner import plan
+    from training.engine.planner_calibrate import lengths_of
+    from training.engine.planner_shapes import shape_of_source
+    from training.engine.token_inspection import load_texts
+
+    run = from_dict(asked(words))
+    shape = shape_of_source(str(words))
+    counted = plan(run, shape, None)
+    talks = from_dict({**asked(words), "method": "sft"})
+    assert counted.total_bytes == plan(talks, shape, None).total_bytes
+    folder = make_run(tmp_path / "run", asked(words), **files())
+    lengths = lengths_of(folder, run, load_texts(run.base, turns=False))
+    # 6 words and an end are one window of 7 tokens, 8 words and an end two, of 8 and 2
+    assert (lengths.longest, lengths.rows) == (8, 18)
+    assert lengths.mean == pytest.approx((7 + 8 + 2) / 3)
+    with pytest.raises(BaseModelError, match="pretrain needs a base that writes text"):
+        plan(run, BERT_SHAPE, None)
