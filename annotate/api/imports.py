@@ -35,7 +35,7 @@ class Imports(UploadEndpoint):
         upload=ComparisonsIn,
         gives=ImportOut,
         status=201,
-        problems=[404],
+        problems=[404, 409],
     )
     def post(self, request: Request, slug: str) -> Response:
         project = self.find(Project.objects.all(), slug=slug)
@@ -60,7 +60,7 @@ class TextImports(UploadEndpoint):
         upload=UploadIn,
         gives=TextsOut,
         status=201,
-        problems=[404],
+        problems=[404, 409],
     )
     def post(self, request: Request, slug: str) -> Response:
         project = self.find(Project.objects.all(), slug=slug)

@@ -24,7 +24,7 @@ class ScoreOut(serializers.Serializer[Any]):
 
 
 class LabelRowOut(serializers.Serializer[Any]):
-    label = serializers.CharField()
+    name = serializers.CharField()
     judgments = serializers.IntegerField()
     texts = serializers.IntegerField(help_text="Texts that most people gave this label")
     together = serializers.FloatField(
@@ -51,7 +51,7 @@ class Labels(Endpoint):
         "get_labels",
         "Judgments by label and by annotator, against each other and against known labels",
         gives=LabelsOut,
-        problems=[404],
+        problems=[404, 409],
     )
     def get(self, request: Request, slug: str) -> Response:
         project = self.find(Project.objects.all(), slug=slug)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 from django.utils import timezone
 
@@ -29,8 +31,11 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
         """Judgments that stand: not superseded and not themselves a withdrawal."""
         return self.filter(superseded_by__isnull=True).exclude(answer=Answer.WITHDRAWN)
 
-    def with_word(self) -> JudgmentQuerySet:
-        """Each with `word`, what agreement is measured on: the label, or else the answer."""
+    def with_word(self) -> Any:
+        """Each with `word`, what agreement is measured on: the label, or else the answer.
+
+        Any, since `word` is no field of the model.
+        """
         said = models.Case(models.When(label="", then="answer"), default="label")
         return self.annotate(word=said)
 

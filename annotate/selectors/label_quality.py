@@ -40,7 +40,7 @@ class Score:
 class LabelRow:
     """One label: how often given, on how many texts the majority, how far others went along."""
 
-    label: str
+    name: str
     judgments: int
     texts: int
     together: float | None
@@ -84,7 +84,7 @@ def label_quality(*, project: Project) -> LabelQuality:
         known=score(given),
         labels=[
             LabelRow(
-                label=label,
+                name=label,
                 judgments=sum(said == label for _, _, said, _ in given),
                 texts=majority[label],
                 together=share_of_equal([row for row in given if row[2] == label], counts),

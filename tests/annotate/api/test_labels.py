@@ -55,7 +55,7 @@ def test_the_whole_path(rita: Caller, people: People) -> None:
     assert served is None
     found = rita.get("/projects/spam/labels").json()
     assert (found["known"]["right"], found["known"]["n"]) == (15, 15)
-    assert [(row["label"], row["judgments"]) for row in found["labels"]] == [
+    assert [(row["name"], row["judgments"]) for row in found["labels"]] == [
         ("ham", 10),
         ("spam", 5),
     ]
@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_a_problem(rita: Caller, people: People) -> None:
     made(rita)
     pairs = file({"prompt": "Q?", "chosen": "a", "rejected": "b"})
     reply = rita.upload("/projects/spam/imports", file=pairs)
-    assert reply.status_code == 422
+    assert reply.status_code == 409
     assert "holds single texts only" in reply.json()["detail"]
     reply = rita.upload("/projects/spam/texts", file=file({"text": "x", "label": "egg"}))
     assert reply.status_code == 422
