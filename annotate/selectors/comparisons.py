@@ -52,6 +52,11 @@ class Browsed:
     def judgments(self) -> int:
         return sum(self.counts.values())
 
+    @property
+    def by_word(self) -> list[tuple[str, int]]:
+        """What was said how often, the most frequent first."""
+        return self.counts.most_common()
+
 
 def with_outcomes(comparisons: Sequence[Comparison]) -> list[Browsed]:
     """The comparisons of one page, each with its counts, in one query."""
@@ -95,6 +100,11 @@ class ComparisonStory:
     counts: Counter[str]
     outcome: str
     taught: list[Taught]
+
+    @property
+    def by_word(self) -> list[tuple[str, int]]:
+        """What was said how often, the most frequent first."""
+        return self.counts.most_common()
 
     @property
     def conversation(self) -> list[dict[str, str]]:
