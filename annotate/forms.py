@@ -101,6 +101,9 @@ class SettingsForm(forms.Form):
         labels = kind == Project.Kind.LABELS
         for name in ("allow_tie", "allow_both_bad") if labels else ("labels",):
             del self.fields[name]
+        for field in self.fields.values() if labels else ():
+            field.label = str(field.label or "").replace("comparison", "text") or None
+            field.help_text = str(field.help_text).replace("comparison", "text")
 
     def clean_guidelines(self) -> str:
         # Browsers send \r\n; an unchanged text must not look changed.

@@ -25,6 +25,8 @@ from annotate.services.texts import import_texts
 from tests.annotate.services.leases import overlap_holds
 from tests.factories import make_annotator, make_comparison, make_project
 from tests.people import People
+from training.engine.classify_data import labels_of
+from training.engine.config import ClassifyConfig
 
 SMS = Path(__file__).parents[2] / "data" / "sms" / "spam.tsv"
 LABELS = labels_from_text("ham [1]: a message somebody wrote\nspam [2]: advertising")
@@ -93,6 +95,8 @@ def test_real_messages_go_from_file_to_rows_that_a_classifier_reads(
     assert all(row["label"] == known[row["text"]] for row in rows)
     assert {row["weight"] for row in rows} == {1.0}
     assert set(rows[0]) == {"id", "text", "label", "weight", "n_judgments"}
+    held_out = [json.loads(line) for line in (folder / "data/test.jsonl").read_text().splitlines()]
+    assert labels_of(rows, held_out, ClassifyConfig()) == ["ham", "spam"]
 
 
 def test_datasets_loads_both_layouts(people: People, tmp_path: Path) -> None:
