@@ -174,6 +174,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
+        "ProjectKind": "annotate.models.Project.Kind",
         "ProjectState": "annotate.models.Project.State",
         "PromptSetUse": "annotate.models.PromptSet.Use",
         "RoundState": "training.models.Round.State",
@@ -184,7 +185,6 @@ SPECTACULAR_SETTINGS = {
         "JobQueue": "training.models.Job.Queue",
         "VersionKind": "training.models.ModelVersion.Kind",
         "VersionState": "training.models.ModelVersion.State",
-        "ShownAnswer": "annotate.api.queue.SHOWN_ANSWERS",
     },
 }
 #: The most bytes a JSON body, and an uploaded file (through the API or a page), may have.

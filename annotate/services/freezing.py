@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
@@ -19,6 +20,7 @@ from annotate.models import (
     Snapshot,
     SnapshotRow,
 )
+from annotate.services import freezing_labels
 from annotate.services.aggregation import aggregate_project, judgment_state
 from rlhf_platform.accounts.models import User
 
@@ -31,6 +33,10 @@ RULE: dict[str, Any] = {
     "sha256": "over the rows' canonical JSON, one a line, sorted by the bytes of their digests",
 }
 CHUNK = 500
+
+
+#: digest, content, preference, split
+Row = tuple[str, str, Preference, str]
 
 
 def message(text: str) -> list[dict[str, str]]:
@@ -70,6 +76,29 @@ def why_left_out(preference: Preference, a: Response, b: Response) -> str:
     return ""
 
 
+def compared_rows(
+    aggregation: Aggregation, held_out: Callable[[str], bool]
+) -> tuple[list[tuple[str, Preference, str]], Counter[str]]:
+    """([(content, preference, split), …], why others were left out) of two responses each.
+
+    held_out: whether the prompt of a digest is in the test split
+    """
+    left_out: Counter[str] = Counter()
+    rows = []
+    preferences = aggregation.preferences.select_related(
+        "comparison__prompt", "comparison__response_a", "comparison__response_b"
+    )
+    for preference in preferences.iterator(chunk_size=2000):
+        prompt, (a, b) = preference.comparison.prompt, preference.comparison.pair
+        reason = why_left_out(preference, a, b)
+        if reason:
+            left_out[reason] += 1
+            continue
+        content = canonical_json(row_content(preference, prompt, a, b))
+        rows.append((content, preference, "test" if held_out(prompt.digest) else "train"))
+    return rows, left_out
+
+
 def current_aggregation(project: Project) -> Aggregation:
     latest = project.aggregations.order_by("-pk").first()
     if latest and latest.summary.get("judgment_state") == judgment_state(project=project):
@@ -95,23 +124,14 @@ def freeze_snapshot(
     if aggregation.project_id != project.pk:
         raise AnnotateError(f"aggregation {aggregation.pk} is of another project")
     salt = project.slug
-    left_out: Counter[str] = Counter()
-    rows: list[tuple[str, str, Preference, str]] = []  # digest, content, preference, split
-    preferences = aggregation.preferences.select_related(
-        "comparison__prompt", "comparison__response_a", "comparison__response_b"
+    labels = project.kind == Project.Kind.LABELS
+    rows_of = freezing_labels.label_rows if labels else compared_rows
+    found, left_out = rows_of(
+        aggregation, lambda digest: in_test(digest, salt=salt, test_fraction=test_fraction)
     )
-    for preference in preferences.iterator(chunk_size=2000):
-        comparison = preference.comparison
-        reason = why_left_out(preference, comparison.response_a, comparison.response_b)
-        if reason:
-            left_out[reason] += 1
-            continue
-        content = canonical_json(
-            row_content(preference, comparison.prompt, comparison.response_a, comparison.response_b)
-        )
-        held_out = in_test(comparison.prompt.digest, salt=salt, test_fraction=test_fraction)
-        split = "test" if held_out else "train"
-        rows.append((sha256(content), content, preference, split))
+    rows: list[Row] = [
+        (sha256(content), content, preference, split) for content, preference, split in found
+    ]
     counts = Counter(split for *_, split in rows)
     for split in SnapshotRow.Split.values:
         if not counts[split]:
@@ -129,7 +149,12 @@ def freeze_snapshot(
         project=project,
         aggregation=aggregation,
         number=highest + 1,
-        rule={**RULE, "test_fraction": test_fraction, "salt": salt, "belief": aggregation.rule},
+        rule={
+            **(freezing_labels.RULE if labels else RULE),
+            "test_fraction": test_fraction,
+            "salt": salt,
+            "belief": aggregation.rule,
+        },
         summary={"left_out": dict(left_out), "aggregated": aggregation.summary},
         sha256=sha256("".join(f"{content}\n" for _, content, _, _ in rows)),
         n_train=counts[SnapshotRow.Split.TRAIN],

@@ -56,6 +56,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "project_overlap_1_to_100": ("project", {"slug": "new", "overlap": 101}),
     "project_lease_at_least_10_s": ("project", {"slug": "new", "lease_s": 9}),
     "project_state": ("project", {"slug": "new", "state": NOWHERE}),
+    "project_kind": ("project", {"slug": "new", "kind": NOWHERE}),
     "guideline_version_once": ("guideline", {}),
     "annotator_once_per_member": ("member", {}),
     "annotator_once_per_external_name": ("imported", {}),
@@ -69,6 +70,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "response_origin_once": ("origin", {}),
     "response_origin_kind": ("origin", {"kind": NOWHERE}),
     "comparison_once_per_project": ("comparison", {}),
+    "comparison_fills_a_before_b": ("comparison", {"digest": "new", "response_a": None}),
+    "comparison_known_label_of_a_text": ("comparison", {"digest": "new", "known_label": "spam"}),
     "comparison_of_two_different_responses": (
         "comparison",
         {"digest": "new", "response_a": "response", "response_b": "response"},
@@ -79,6 +82,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "judgment_key_once_per_annotator": ("judgment", {"comparison": "other_comparison"}),
     "judgment_one_chain_per_annotator": ("judgment", {"idempotency_key": "new"}),
     "judgment_answer": ("judgment", {"comparison": "other_comparison", "answer": NOWHERE}),
+    "judgment_label_is_named": (
+        "judgment",
+        {"comparison": "other_comparison", "idempotency_key": "new", "answer": "label"},
+    ),
     "judgment_withdrawal_supersedes": (
         "judgment",
         {"comparison": "other_comparison", "idempotency_key": "new", "answer": "withdrawn"},
@@ -89,6 +96,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"comparison": "other_comparison", "probability": 1.01},
     ),
     "preference_outcome": ("preference", {"comparison": "other_comparison", "outcome": NOWHERE}),
+    "preference_label_is_named": (
+        "preference",
+        {"comparison": "other_comparison", "outcome": "label"},
+    ),
     "snapshot_number_once": ("snapshot", {}),
     "snapshot_row_once": ("snapshot_row", {"position": 1}),
     "snapshot_row_position": ("snapshot_row", {"digest": "new"}),

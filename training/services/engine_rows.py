@@ -78,7 +78,7 @@ def tie_rows(snapshot: Snapshot) -> list[tuple[dict[str, Any], Preference]]:
     found = []
     for preference in preferences.iterator(chunk_size=2000):
         pair = preference.comparison
-        sides = (pair.response_a, pair.response_b)
+        sides = pair.pair
         if not any(side.text.strip() for side in sides) or in_test(
             pair.prompt.digest, salt=salt, test_fraction=fraction
         ):
