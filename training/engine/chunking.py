@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from training.engine.documents import Document
@@ -92,7 +93,7 @@ def last_piece(pieces: Sequence[Piece], first: int, tokens: int) -> int:
 
 
 def next_first(pieces: Sequence[Piece], first: int, last: int, tokens: int, overlap: int) -> int:
-    """Where the next chunk begins: before `last` by what is repeated, which leaves room for more."""
+    """Where the next chunk begins: before `last` by what is repeated, with room for more."""
     if last == len(pieces):
         return last
     room = min(overlap, tokens - pieces[last].tokens)
@@ -115,7 +116,7 @@ def pieces_of(text: str, offsets: Sequence[tuple[int, int]], tokens: int) -> lis
             found.append(Piece(start, end, len(here), closes))
             continue
         cuts = [start, *(starts[here[i]] for i in range(tokens, len(here), tokens)), end]
-        for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False)):
+        for n, (a, b) in enumerate(pairwise(cuts)):
             count = min(tokens, len(here) - n * tokens)
             found.append(Piece(a, b, count, closes and b == end))
     return found
@@ -132,7 +133,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
     """(start, end) of each sentence, without the space around it."""
     borders = [0, *(found.end() for found in SENTENCE_END.finditer(text)), len(text)]
     found = []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         start = min(next_ink(text, start), end)
         end = start + len(text[start:end].rstrip())
         if end > start:

@@ -154,7 +154,7 @@ def document_of_file(path: Path, name: str, *, encoding: str | None = None) -> D
 
 
 def text_of_bytes(data: bytes, named: str, *, encoding: str | None = None) -> str:
-    """Bytes as text with \\n line ends. Raises DataError for what is none, or in no known encoding."""
+    """Bytes as text with \\n line ends. DataError for what is none, or in another encoding."""
     marked = next((name for mark, name in MARKS if data.startswith(mark)), None)
     chosen = marked or encoding
     if chosen is None:

@@ -39,7 +39,7 @@ def terms(text: str, kind: str = "auto") -> list[str]:
 
 
 def folded(text: str) -> str:
-    """One spelling: compatibility forms, case, and Arabic's and Hebrew's optional marks are gone."""
+    """One spelling: compatibility forms, case, without Arabic's and Hebrew's optional marks."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in plain if c != TATWEEL and not is_optional_mark(c))
 
