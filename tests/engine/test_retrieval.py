@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import ndcg_score
 
+from training.engine.__main__ import main
 from training.engine.chunking import chunks_of
 from training.engine.documents import Document, documents_of_rows, read_documents
 from training.engine.embedding import Encoder
@@ -154,3 +155,20 @@ def test_metrics_are_those_worked_by_hand_and_scikit_learns() -> None:
     by_hand = (1 / math.log2(3) + 1 / math.log2(5)) / ideal
     assert ndcg_at(ranking, {"b", "d"}, 4) == pytest.approx(by_hand)
     assert by_hand == pytest.approx(ndcg_score([[0, 1, 0, 1]], [[4, 3, 2, 1]], k=4))
+
+
+def test_the_command_line_indexes_and_searches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "cats.md").write_text("# Cats\nA cat sleeps on the roof.\n")
+    (tmp_path / "docs" / "ships.txt").write_text("The ship left the harbour.\n")
+    folder = str(tmp_path / "index")
+    assert main(["index", folder, str(tmp_path / "docs"), "--sparse"]) == 0
+    assert "2 added, 0 changed, 0 removed" in capsys.readouterr().out
+    assert main(["search", folder, "roof", "-k", "1", "--mode", "bm25", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rank"], found["document"], found["title"]) == (1, "cats.md", "Cats")
+    assert main(["index", folder, "--remove", "ships.txt"]) == 0
+    assert main(["search", folder, "roof", "-k", "9", "--mode", "bm25"]) == 1
+    assert "k is 9, and the index has 1 chunks" in capsys.readouterr().err
