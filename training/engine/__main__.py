@@ -58,6 +58,7 @@ METHODS = {
     "rloo": "training.engine.rloo",
     "evaluate": "training.engine.evaluate",
     "sample": "training.engine.sampling",
+    "judge": "training.engine.judge",
 }
 
 

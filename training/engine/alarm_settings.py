@@ -41,6 +41,7 @@ ALARMS_OF = {
     "rloo": ("kl_budget", "length_drift", "eos_rate", "grad_norm", "not_finite"),
     "evaluate": (),
     "sample": (),
+    "judge": (),
 }
 ALARMS = (
     "kl_budget",
