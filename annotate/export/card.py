@@ -30,6 +30,25 @@ def agreement_of(found: dict[str, Any] | None) -> str:
     )
 
 
+def judges_in_words(snapshot: Snapshot) -> str:
+    """Who judged: people, and where a machine did too, which, how many rows and how well."""
+    n = snapshot.summary.get("by_machine")
+    if n is None:
+        return "Pairwise human preferences"
+    machine = snapshot.rule["belief"]["machine"]
+    found = machine["agreement"]
+    interval = ""
+    if found["low"] is not None:
+        interval = f" [{found['low']:.3f}, {found['high']:.3f}]"
+    return (
+        f"**{n} rows were judged by a machine and by no person**: {machine['judge']} "
+        f"({machine['model']}, digest `{machine['digest'][:16]}`), which agreed with people on "
+        f"{found['value']:.3f}{interval} of {machine['calibrated_on']} comparisons. They carry "
+        "`judged_by`, are in the train split alone, and have `n_judgments` 0. All other rows are "
+        "people's.\n\nPairwise preferences"
+    )
+
+
 def dataset_card(snapshot: Snapshot, format: str) -> str:
     """Markdown with the YAML head that the Hub and `datasets` read."""
     n = snapshot.n_train + snapshot.n_test
@@ -38,6 +57,7 @@ def dataset_card(snapshot: Snapshot, format: str) -> str:
     left_out = snapshot.summary.get("left_out", {})
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())) or "none"
     belief = snapshot.rule["belief"]
+    ai_tag = "\n- rlaif" if "by_machine" in snapshot.summary else ""
     return f"""---
 pretty_name: {snapshot.project.slug} preferences, snapshot {snapshot.number}
 size_categories:
@@ -46,7 +66,7 @@ tags:
 - human-feedback
 - preference
 - trl
-- dpo
+- dpo{ai_tag}
 configs:
 - config_name: default
   data_files:
@@ -57,7 +77,7 @@ configs:
 ---
 # {snapshot.project.slug}: preference snapshot {snapshot.number}
 
-Pairwise human preferences in TRL's conversational layout: `prompt`, `chosen`, `rejected`.
+{judges_in_words(snapshot)} in TRL's conversational layout: `prompt`, `chosen`, `rejected`.
 
 | | |
 |---|---|

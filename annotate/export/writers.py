@@ -105,6 +105,8 @@ def write_parquet(rows: list[dict[str, object]], path: Path) -> None:
     import pyarrow.parquet
 
     message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
+    # people's snapshots keep the bytes they had before machines could judge
+    marked = any("judged_by" in row for row in rows)
     schema = pyarrow.schema(
         [
             ("id", pyarrow.string()),
@@ -114,6 +116,7 @@ def write_parquet(rows: list[dict[str, object]], path: Path) -> None:
             ("rejected", pyarrow.list_(message)),
             ("probability", pyarrow.float64()),
             ("n_judgments", pyarrow.int64()),
+            *([("judged_by", pyarrow.string())] if marked else []),
         ]
     )
     table = pyarrow.Table.from_pylist(rows, schema=schema)

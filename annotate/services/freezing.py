@@ -12,6 +12,7 @@ from annotate.errors import AnnotateError, NothingToFreeze
 from annotate.formats.canonical import canonical_json, sha256
 from annotate.models import (
     Aggregation,
+    JudgeVersion,
     Preference,
     Project,
     Prompt,
@@ -38,7 +39,10 @@ def message(text: str) -> list[dict[str, str]]:
 
 
 def row_content(preference: Preference, prompt: Prompt, a: Response, b: Response) -> dict[str, Any]:
-    """One row. Holds no annotator, no free text and no database id."""
+    """One row. Holds no annotator, no free text and no database id.
+
+    judged_by names the judge of a row that no person judged; people's rows do not have it.
+    """
     a_better = preference.outcome == Preference.Outcome.A
     chosen, rejected = (a, b) if a_better else (b, a)
     probability = preference.probability if a_better else 1.0 - preference.probability
@@ -50,7 +54,14 @@ def row_content(preference: Preference, prompt: Prompt, a: Response, b: Response
         "rejected": message(rejected.text),
         "probability": round(probability, 6),
         "n_judgments": preference.n_a + preference.n_b + preference.n_tie + preference.n_both_bad,
+        **judged_by(preference),
     }
+
+
+def judged_by(preference: Preference) -> dict[str, str]:
+    """The mark of a machine's row; nothing for people's."""
+    row = preference.machine_judgment
+    return {} if row is None else {"judged_by": f"machine:{row.judge.name}:v{row.judge.version}"}
 
 
 def in_test(prompt_digest: str, *, salt: str, test_fraction: float) -> bool:
@@ -71,7 +82,7 @@ def why_left_out(preference: Preference, a: Response, b: Response) -> str:
 
 
 def current_aggregation(project: Project) -> Aggregation:
-    latest = project.aggregations.order_by("-pk").first()
+    latest = project.aggregations.filter(judge=None).order_by("-pk").first()
     if latest and latest.summary.get("judgment_state") == judgment_state(project=project):
         return latest
     return aggregate_project(project=project)
@@ -83,14 +94,22 @@ def freeze_snapshot(
     project: Project,
     aggregation: Aggregation | None = None,
     test_fraction: float = 0.2,
+    judge: JudgeVersion | None = None,
     actor: User | None = None,
 ) -> Snapshot:
     """An immutable snapshot of an aggregation (by default the latest that no judgment outdated).
 
-    Raises NothingToFreeze where a split would be empty, AnnotateError for an impossible fraction.
+    judge: a calibrated machine whose judgments stand where no person judged; they are marked, and
+    only trained on: what is held out was judged by people.
+    Raises NothingToFreeze where a split would be empty, NotCalibrated, AnnotateError for an
+    impossible fraction.
     """
     if not 0.0 < test_fraction < 1.0:
         raise AnnotateError(f"the test fraction is {test_fraction}; allowed: between 0 and 1")
+    if judge is not None:
+        if aggregation is not None:
+            raise AnnotateError("name a judge or an aggregation, which has its own; not both")
+        aggregation = aggregate_project(project=project, judge=judge)
     aggregation = aggregation or current_aggregation(project)
     if aggregation.project_id != project.pk:
         raise AnnotateError(f"aggregation {aggregation.pk} is of another project")
@@ -98,7 +117,10 @@ def freeze_snapshot(
     left_out: Counter[str] = Counter()
     rows: list[tuple[str, str, Preference, str]] = []  # digest, content, preference, split
     preferences = aggregation.preferences.select_related(
-        "comparison__prompt", "comparison__response_a", "comparison__response_b"
+        "comparison__prompt",
+        "comparison__response_a",
+        "comparison__response_b",
+        "machine_judgment__judge",
     )
     for preference in preferences.iterator(chunk_size=2000):
         comparison = preference.comparison
@@ -106,12 +128,17 @@ def freeze_snapshot(
         if reason:
             left_out[reason] += 1
             continue
+        held_out = in_test(comparison.prompt.digest, salt=salt, test_fraction=test_fraction)
+        if held_out and preference.machine_judgment_id is not None:
+            left_out["machine_held_out"] += 1
+            continue
         content = canonical_json(
             row_content(preference, comparison.prompt, comparison.response_a, comparison.response_b)
         )
-        held_out = in_test(comparison.prompt.digest, salt=salt, test_fraction=test_fraction)
         split = "test" if held_out else "train"
         rows.append((sha256(content), content, preference, split))
+    by_machine = sum(preference.machine_judgment_id is not None for _, _, preference, _ in rows)
+    machine = {} if judge is None else {"by_machine": by_machine}
     counts = Counter(split for *_, split in rows)
     for split in SnapshotRow.Split.values:
         if not counts[split]:
@@ -130,7 +157,7 @@ def freeze_snapshot(
         aggregation=aggregation,
         number=highest + 1,
         rule={**RULE, "test_fraction": test_fraction, "salt": salt, "belief": aggregation.rule},
-        summary={"left_out": dict(left_out), "aggregated": aggregation.summary},
+        summary={"left_out": dict(left_out), "aggregated": aggregation.summary, **machine},
         sha256=sha256("".join(f"{content}\n" for _, content, _, _ in rows)),
         n_train=counts[SnapshotRow.Split.TRAIN],
         n_test=counts[SnapshotRow.Split.TEST],
