@@ -1,7 +1,7 @@
 """What a judge is asked, and what its answers amount to.
 
 Every comparison is asked in both orders, and only an answer that wins in both is the better one
-(Zheng et al. 2023, arXiv 2306.05685, section 3.4). Differs from there: the material stands between
+(Zheng et al. 2023, arXiv 2306.05685). Differs from there: the material stands between
 marks that are made from its hash, so that no answer can close its own frame, and a reply that
 names two verdicts is a failure, not the last one.
 """
