@@ -48,6 +48,10 @@ class NothingToFreeze(AnnotateError):
     """Raised when a snapshot would hold no rows (or no held-out rows)."""
 
 
+class NotCalibrated(AnnotateError):
+    """Raised when a machine's judgments are to be used that no admin has accepted."""
+
+
 class LeaseLost(AnnotateError):
     """Raised when a judgment arrives for an assignment that is no longer its annotator's."""
 

@@ -47,9 +47,7 @@ COMPARED = Words(
     noun="preferences",
     tags="- human-feedback\n- preference\n- trl\n- dpo",
     title="preference snapshot",
-    layout=(
-        "Pairwise human preferences in TRL's conversational layout: `prompt`, `chosen`, `rejected`."
-    ),
+    layout=("Pairwise preferences in TRL's conversational layout: `prompt`, `chosen`, `rejected`."),
     value="P(A better)",
     taken="TRL's DPOTrainer and RewardTrainer take it as it is",
 )
@@ -63,6 +61,25 @@ LABELLED = Words(
 )
 
 
+def judges_in_words(snapshot: Snapshot) -> str:
+    """Where a machine judged too: which, how many rows and how well; else nothing."""
+    n = snapshot.summary.get("by_machine")
+    if n is None:
+        return ""
+    machine = snapshot.rule["belief"]["machine"]
+    found = machine["agreement"]
+    interval = ""
+    if found["low"] is not None:
+        interval = f" [{found['low']:.3f}, {found['high']:.3f}]"
+    return (
+        f"**{n} rows were judged by a machine and by no person**: {machine['judge']} "
+        f"({machine['model']}, digest `{machine['digest'][:16]}`), which agreed with people on "
+        f"{found['value']:.3f}{interval} of {machine['calibrated_on']} comparisons. They carry "
+        "`judged_by`, are in the train split alone, and have `n_judgments` 0. All other rows are "
+        "people's.\n\n"
+    )
+
+
 def dataset_card(snapshot: Snapshot, format: str) -> str:
     """Markdown with the YAML head that the Hub and `datasets` read."""
     words = LABELLED if snapshot.project.kind == Project.Kind.LABELS else COMPARED
@@ -72,12 +89,13 @@ def dataset_card(snapshot: Snapshot, format: str) -> str:
     left_out = snapshot.summary.get("left_out", {})
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())) or "none"
     belief = snapshot.rule["belief"]
+    ai_tag = "\n- rlaif" if "by_machine" in snapshot.summary else ""
     return f"""---
 pretty_name: {snapshot.project.slug} {words.noun}, snapshot {snapshot.number}
 size_categories:
 - {size_category(n)}
 tags:
-{words.tags}
+{words.tags}{ai_tag}
 configs:
 - config_name: default
   data_files:
@@ -88,7 +106,7 @@ configs:
 ---
 # {snapshot.project.slug}: {words.title} {snapshot.number}
 
-{words.layout}
+{judges_in_words(snapshot)}{words.layout}
 
 | | |
 |---|---|

@@ -123,7 +123,9 @@ LABELLED = [
 def columns_of(snapshot: Snapshot, rows: list[dict[str, object]]) -> list[tuple[str, str]]:
     """The columns of a split; a snapshot of labels has text or messages, never both."""
     if snapshot.project.kind != Project.Kind.LABELS:
-        return COMPARED
+        # people's snapshots keep the bytes they had before machines could judge
+        marked = any("judged_by" in row for row in rows)
+        return [*COMPARED, ("judged_by", "text")] if marked else COMPARED
     return [(name, kind) for name, kind in LABELLED if name in rows[0]]
 
 

@@ -6,6 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 from annotate.models.comparisons import Comparison
+from annotate.models.judges import JudgeVersion, MachineJudgment
 from annotate.models.judgments import Judgment
 from annotate.models.projects import Project
 from rlhf_platform.accounts.models import Workspace
@@ -20,6 +21,8 @@ class Aggregation(models.Model):
     rule = models.JSONField()
     #: Counts by outcome and agreement figures at the time.
     summary = models.JSONField(default=dict)
+    #: The machine whose judgments stand where no person judged; null for people's alone.
+    judge = models.ForeignKey(JudgeVersion, on_delete=models.PROTECT, null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
@@ -56,6 +59,10 @@ class Preference(models.Model):
     n_tie = models.PositiveIntegerField(default=0)
     n_both_bad = models.PositiveIntegerField(default=0)
     judgments = models.ManyToManyField(Judgment, related_name="preferences")
+    #: Set where no person judged and a machine did: the counts are then all zero.
+    machine_judgment = models.ForeignKey(
+        MachineJudgment, on_delete=models.PROTECT, null=True, blank=True, related_name="preferences"
+    )
 
     class Meta:
         constraints = [

@@ -10,9 +10,18 @@ from django.db import transaction
 from django.db.models import Count, Max
 from django.db.models.functions import Coalesce
 
-from annotate.models import Aggregation, Answer, Judgment, Preference, Project
+from annotate.models import (
+    Aggregation,
+    Answer,
+    JudgeVersion,
+    Judgment,
+    MachineJudgment,
+    Preference,
+    Project,
+)
 from annotate.selectors.quality import project_agreement
 from annotate.services.labels import current_labels
+from annotate.services.machine_judging import require_calibrated
 
 #: Stored with every aggregation, so that a preference can be recomputed from its judgments.
 RULE: dict[str, Any] = {
@@ -33,6 +42,12 @@ LABEL_RULE: dict[str, Any] = {
     "judgments": (
         "current ones: neither superseded nor taken back, and of a label that is still on the list"
     ),
+}
+#: Added to the rule where a machine's judgments stand beside people's.
+MACHINE_RULE: dict[str, Any] = {
+    "version": 1,
+    "rows": "comparisons that no person judged; a person's word always stands before a machine's",
+    "probability": "the machine's own where it gives one, else 1, 0 or 0.5 by its answer",
 }
 CHUNK = 1000
 
@@ -94,14 +109,21 @@ def judgment_state(*, project: Project) -> dict[str, int]:
 
 
 @transaction.atomic
-def aggregate_project(*, project: Project) -> Aggregation:
-    """One pass over the project's current judgments: a preference for each judged comparison."""
+def aggregate_project(*, project: Project, judge: JudgeVersion | None = None) -> Aggregation:
+    """One pass over the project's current judgments: a preference for each judged comparison.
+
+    judge: a machine whose judgments stand where no person judged. Raises NotCalibrated unless an
+    admin accepted it for this project.
+    """
     # Before the judgments are read: one that comes in between makes this aggregation outdated.
     state = judgment_state(project=project)
     labels = project.kind == Project.Kind.LABELS
     answers, struck_off = answers_that_count(project)
+    rule = LABEL_RULE if labels else RULE
+    if judge is not None:
+        rule = {**rule, "machine": MACHINE_RULE | provenance(judge, project)}
     aggregation = Aggregation.objects.create(
-        workspace=project.workspace, project=project, rule=LABEL_RULE if labels else RULE
+        workspace=project.workspace, project=project, rule=rule, judge=judge
     )
     belief = labelled_belief if labels else compared_belief
     preferences = [
@@ -113,13 +135,15 @@ def aggregate_project(*, project: Project) -> Aggregation:
         )
         for comparison, given in answers.items()
     ]
+    if judge is not None:
+        preferences += machine_preferences(aggregation, judge, besides=set(answers))
     Preference.objects.bulk_create(preferences, batch_size=CHUNK)
     evidence = Preference.judgments.through
     evidence.objects.bulk_create(
         [
             evidence(preference_id=preference.pk, judgment_id=pk)
             for preference in preferences
-            for pk, _ in answers[preference.comparison_id]
+            for pk, _ in answers.get(preference.comparison_id, ())
         ],
         batch_size=CHUNK,
     )
@@ -127,6 +151,7 @@ def aggregate_project(*, project: Project) -> Aggregation:
     aggregation.summary = {
         "comparisons": len(preferences),
         "judgments": sum(len(given) for given in answers.values()),
+        **({} if judge is None else {"by_machine": len(preferences) - len(answers)}),
         **{outcome: outcomes[outcome] for outcome in outcomes_of(project)},
         **({"struck_off": struck_off} if labels else {}),
         "agreement": asdict(project_agreement(project=project)),
@@ -158,3 +183,50 @@ def answers_that_count(project: Project) -> tuple[dict[int, list[tuple[int, str]
         else:
             answers[comparison].append((pk, word))
     return answers, struck_off
+
+
+def provenance(judge: JudgeVersion, project: Project) -> dict[str, Any]:
+    """Which machine judged, and the calibration that was accepted. Raises NotCalibrated."""
+    calibration = require_calibrated(judge=judge, project=project)
+    return {
+        "judge": f"{judge}",
+        "digest": judge.digest,
+        "model": judge.settings.get("model") or judge.settings.get("base"),
+        "calibration": calibration.pk,
+        "calibrated_on": calibration.n,
+        "agreement": calibration.figures["agreement"],
+        "kappa": calibration.figures["kappa"],
+    }
+
+
+def machine_preferences(
+    aggregation: Aggregation, judge: JudgeVersion, *, besides: set[int]
+) -> list[Preference]:
+    """What a machine believes of the comparisons that no person judged; ties included."""
+    said = judge.judgments.filter(comparison__project=aggregation.project)
+    said = said.exclude(answer=MachineJudgment.Answer.NONE).order_by("comparison_id")
+    plain = {"a": 1.0, "b": 0.0, "tie": 0.5}
+    found = []
+    for row in said.iterator(chunk_size=2000):
+        if row.comparison_id in besides:
+            continue
+        probability = plain[row.answer]
+        # the letters' mean may lean against what both orders chose; the choice stands then
+        own = row.probability
+        if own is not None and row.answer != "tie" and (own > 0.5) == (row.answer == "a"):
+            probability = own
+        found.append(
+            Preference(
+                workspace=aggregation.workspace,
+                aggregation=aggregation,
+                comparison_id=row.comparison_id,
+                outcome=row.answer,
+                probability=probability,
+                n_a=0,
+                n_b=0,
+                n_tie=0,
+                n_both_bad=0,
+                machine_judgment=row,
+            )
+        )
+    return found

@@ -13,6 +13,7 @@ from annotate.errors import AnnotateError, NothingToFreeze
 from annotate.formats.canonical import canonical_json, sha256
 from annotate.models import (
     Aggregation,
+    JudgeVersion,
     Preference,
     Project,
     Prompt,
@@ -44,7 +45,10 @@ def message(text: str) -> list[dict[str, str]]:
 
 
 def row_content(preference: Preference, prompt: Prompt, a: Response, b: Response) -> dict[str, Any]:
-    """One row. Holds no annotator, no free text and no database id."""
+    """One row. Holds no annotator, no free text and no database id.
+
+    judged_by names the judge of a row that no person judged; people's rows do not have it.
+    """
     a_better = preference.outcome == Preference.Outcome.A
     chosen, rejected = (a, b) if a_better else (b, a)
     probability = preference.probability if a_better else 1.0 - preference.probability
@@ -56,7 +60,14 @@ def row_content(preference: Preference, prompt: Prompt, a: Response, b: Response
         "rejected": message(rejected.text),
         "probability": round(probability, 6),
         "n_judgments": preference.n_a + preference.n_b + preference.n_tie + preference.n_both_bad,
+        **judged_by(preference),
     }
+
+
+def judged_by(preference: Preference) -> dict[str, str]:
+    """The mark of a machine's row; nothing for people's."""
+    row = preference.machine_judgment
+    return {} if row is None else {"judged_by": f"machine:{row.judge.name}:v{row.judge.version}"}
 
 
 def in_test(prompt_digest: str, *, salt: str, test_fraction: float) -> bool:
@@ -86,7 +97,10 @@ def compared_rows(
     left_out: Counter[str] = Counter()
     rows = []
     preferences = aggregation.preferences.select_related(
-        "comparison__prompt", "comparison__response_a", "comparison__response_b"
+        "comparison__prompt",
+        "comparison__response_a",
+        "comparison__response_b",
+        "machine_judgment__judge",
     )
     for preference in preferences.iterator(chunk_size=2000):
         prompt, (a, b) = preference.comparison.prompt, preference.comparison.pair
@@ -94,13 +108,16 @@ def compared_rows(
         if reason:
             left_out[reason] += 1
             continue
-        content = canonical_json(row_content(preference, prompt, a, b))
-        rows.append((content, preference, "test" if held_out(prompt.digest) else "train"))
+        split = "test" if held_out(prompt.digest) else "train"
+        if split == "test" and preference.machine_judgment_id is not None:
+            left_out["machine_held_out"] += 1
+            continue
+        rows.append((canonical_json(row_content(preference, prompt, a, b)), preference, split))
     return rows, left_out
 
 
 def current_aggregation(project: Project) -> Aggregation:
-    latest = project.aggregations.order_by("-pk").first()
+    latest = project.aggregations.filter(judge=None).order_by("-pk").first()
     if latest and latest.summary.get("judgment_state") == judgment_state(project=project):
         return latest
     return aggregate_project(project=project)
@@ -112,14 +129,22 @@ def freeze_snapshot(
     project: Project,
     aggregation: Aggregation | None = None,
     test_fraction: float = 0.2,
+    judge: JudgeVersion | None = None,
     actor: User | None = None,
 ) -> Snapshot:
     """An immutable snapshot of an aggregation (by default the latest that no judgment outdated).
 
-    Raises NothingToFreeze where a split would be empty, AnnotateError for an impossible fraction.
+    judge: a calibrated machine whose judgments stand where no person judged; they are marked, and
+    only trained on: what is held out was judged by people.
+    Raises NothingToFreeze where a split would be empty, NotCalibrated, AnnotateError for an
+    impossible fraction.
     """
     if not 0.0 < test_fraction < 1.0:
         raise AnnotateError(f"the test fraction is {test_fraction}; allowed: between 0 and 1")
+    if judge is not None:
+        if aggregation is not None:
+            raise AnnotateError("name a judge or an aggregation, which has its own; not both")
+        aggregation = aggregate_project(project=project, judge=judge)
     aggregation = aggregation or current_aggregation(project)
     if aggregation.project_id != project.pk:
         raise AnnotateError(f"aggregation {aggregation.pk} is of another project")
@@ -132,6 +157,8 @@ def freeze_snapshot(
     rows: list[Row] = [
         (sha256(content), content, preference, split) for content, preference, split in found
     ]
+    by_machine = sum(preference.machine_judgment_id is not None for _, _, preference, _ in rows)
+    machine = {} if judge is None else {"by_machine": by_machine}
     counts = Counter(split for *_, split in rows)
     for split in SnapshotRow.Split.values:
         if not counts[split]:
@@ -155,7 +182,7 @@ def freeze_snapshot(
             "salt": salt,
             "belief": aggregation.rule,
         },
-        summary={"left_out": dict(left_out), "aggregated": aggregation.summary},
+        summary={"left_out": dict(left_out), "aggregated": aggregation.summary, **machine},
         sha256=sha256("".join(f"{content}\n" for _, content, _, _ in rows)),
         n_train=counts[SnapshotRow.Split.TRAIN],
         n_test=counts[SnapshotRow.Split.TEST],

@@ -18,6 +18,8 @@ from django.utils import timezone
 from annotate.models import (
     Aggregation,
     Assignment,
+    JudgeVersion,
+    MachineJudgment,
     Preference,
     PromptSet,
     PromptSetEntry,
@@ -79,6 +81,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "comparison_propensity": ("comparison", {"digest": "new", "propensity": 0.0}),
     "assignment_once_per_annotator": ("assignment", {"state": "skipped"}),
     "assignment_state": ("assignment", {"annotator": "imported", "state": NOWHERE}),
+    "judge_version_once": ("judge", {"digest": "new"}),
+    "judge_digest_once": ("judge", {"version": 2}),
+    "machine_judgment_once_per_judge": ("machine_judgment", {}),
+    "machine_judgment_answer": (
+        "machine_judgment",
+        {"comparison": "other_comparison", "answer": NOWHERE},
+    ),
+    "machine_judgment_flip_is_a_tie": (
+        "machine_judgment",
+        {"comparison": "other_comparison", "flipped": True},
+    ),
+    "machine_judgment_probability": (
+        "machine_judgment",
+        {"comparison": "other_comparison", "probability": 1.5},
+    ),
     "judgment_key_once_per_annotator": ("judgment", {"comparison": "other_comparison"}),
     "judgment_one_chain_per_annotator": ("judgment", {"idempotency_key": "new"}),
     "judgment_answer": ("judgment", {"comparison": "other_comparison", "answer": NOWHERE}),
@@ -142,6 +159,18 @@ def rows(people: People) -> Rows:
     member = make_annotator(workspace, people.bob)
     prompt_set = PromptSet.objects.create(workspace=workspace, name="fresh", use="fresh")
     judgment = make_judgment(comparison, member)
+    judge = JudgeVersion.objects.create(
+        workspace=workspace, name="strict", version=1, rubric="Be strict.", settings={}, digest="j"
+    )
+    machine_judgment = MachineJudgment.objects.create(
+        workspace=workspace,
+        judge=judge,
+        comparison=comparison,
+        answer="a",
+        flipped=False,
+        a_first="a",
+        b_first="a",
+    )
     aggregation = Aggregation.objects.create(workspace=workspace, project=project, rule={})
     preference = Preference.objects.create(
         workspace=workspace,
@@ -213,6 +242,8 @@ def rows(people: People) -> Rows:
             swapped=False,
             expires_at=timezone.now(),
         ),
+        "judge": judge,
+        "machine_judgment": machine_judgment,
         "judgment": judgment,
         "preference": preference,
         "snapshot": snapshot,

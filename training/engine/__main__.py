@@ -61,6 +61,7 @@ METHODS = {
     "evaluate": "training.engine.evaluate",
     "sample": "training.engine.sampling",
     "pretrain": "training.engine.pretrain",
+    "judge": "training.engine.judge",
 }
 
 

@@ -42,6 +42,7 @@ ALARMS_OF = {
     "evaluate": (),
     "sample": (),
     "pretrain": ("grad_norm", "not_finite"),
+    "judge": (),
 }
 ALARMS = (
     "kl_budget",

@@ -15,6 +15,7 @@ from typing import Any
 
 from training.engine.alarm_settings import AlarmsConfig
 from training.engine.config_classify import ClassifyConfig
+from training.engine.config_judge import NO_BASE, JudgeConfig
 from training.engine.config_ppo import PPOConfig
 from training.engine.config_pretrain import PretrainConfig
 from training.engine.config_trl import GRPOConfig, KTOConfig, ORPOConfig, RLOOConfig, check
@@ -30,7 +31,7 @@ NORMALIZE = ("none", "mean", "mean_std")
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 METHODS = (
     "sft", "classify", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo", "evaluate", "sample",
-    "pretrain",
+    "pretrain", "judge",
 )  # fmt: skip
 #: Methods whose rows may be texts without turns, so that a base needs no chat template.
 TEXT_METHODS = ("classify", "pretrain")
@@ -45,7 +46,8 @@ class BaseConfig:
     """The base model and how its weights are held."""
 
     source: str
-    """`demo` (the packaged SmolLM2), a Hub id, a local folder, or a .gguf file."""
+    """`demo` (the packaged SmolLM2), a Hub id, a local folder, or a .gguf file; `none` for a judge
+    that is asked over HTTP."""
     revision: str | None = None
     """Branch, tag or commit of a Hub id."""
     dtype: str = "float32"
@@ -363,7 +365,7 @@ class RunConfig:
     schema: int = SCHEMA
     """Version of this layout; a newer one is refused."""
     method: str
-    """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate, sample or pretrain."""
+    """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate, sample, pretrain, judge."""
     seed: int = 0
     """Seed of every random draw."""
     threads: int = 2
@@ -397,6 +399,7 @@ class RunConfig:
     evaluate: EvaluateConfig | None = None
     sample: SampleConfig | None = None
     pretrain: PretrainConfig | None = None
+    judge: JudgeConfig | None = None
 
     def __post_init__(self) -> None:
         check(self.schema == SCHEMA, "schema", self.schema, f"{SCHEMA}")
@@ -425,7 +428,7 @@ class RunConfig:
         if self.method == "kto":
             size = self.optim.batch_size
             check(size >= 2, "optim.batch_size", size, "2 or more (KTO compares within a batch)")
-        if self.method in ("evaluate", "sample"):
+        if self.method in ("evaluate", "sample", "judge"):
             optimizer = self.optim.optimizer
             check(optimizer == "adamw", "optim.optimizer", optimizer, "adamw here, where none runs")
         check(self.tuning in ("lora", "full"), "tuning", self.tuning, "lora, full")
@@ -436,8 +439,17 @@ class RunConfig:
             check(start is None, "adapter.init_from", start, "null; use evaluate.policy_adapter")
         if self.method in ("reward", "dpo", "ppo", *TRL_METHODS):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
+        self._check_base()
         self.alarms.expect_obeyed(self.method)
         self._check_budgets()
+
+    def _check_base(self) -> None:
+        """Raise ConfigError where a base is named that is not loaded, or none where one is."""
+        remote = self.judge is not None and self.judge.url is not None
+        what = f"{NO_BASE} with judge.url, which loads no base" if remote else "a base to load"
+        check((self.base.source == NO_BASE) == remote, "base.source", self.base.source, what)
+        start = self.adapter.init_from if remote else None
+        check(start is None, "adapter.init_from", start, "null with judge.url")
 
     def _check_budgets(self) -> None:
         """Raise ConfigError where two settings would end a run over one figure."""
@@ -462,7 +474,7 @@ class RunConfig:
                 f"tuning is 'full'; allowed for {self.method}: lora (full trains sft, classify, "
                 "reward, dpo, pretrain)"
             )
-        if self.method in ("evaluate", "sample"):
+        if self.method in ("evaluate", "sample", "judge"):
             raise ConfigError(
                 f"tuning is 'full', and {self.method} trains nothing; leave tuning out, and name "
                 "the folder of a fully trained model in base.source"

@@ -111,6 +111,12 @@ METRICS: dict[str, str] = {
     "length/reference": "Mean length of the reference's responses (tokens).",
     "eos/rate": "Share of responses that the model ended itself.",
     "eos/reference": "Share of responses that the reference ended itself.",
+    "judge/decided": "Share of judged comparisons in which both orders prefer the same answer.",
+    "judge/flipped": "Share of judged comparisons whose verdict followed the place, so ties.",
+    "judge/failed": "Share of comparisons for which one of two replies held no verdict.",
+    "judge/first_place": "Share of verdicts for one side that are for the answer shown first.",
+    "judge/tokens": "Tokens that the judge was asked and answered with, earlier attempts included.",
+    "judge/cost": "What these tokens cost at judge.price_in and judge.price_out.",
 }
 
 
