@@ -68,7 +68,7 @@ def judged_by_both(*, judge: JudgeVersion, project: Project) -> list[Judged]:
         given = people.get(row.comparison_id)
         if not given:
             continue
-        a, b = (len(each.text) for each in (row.comparison.response_a, row.comparison.response_b))
+        a, b = (len(each.text) for each in row.comparison.pair)
         rows.append(
             Judged(
                 prompt=str(row.comparison.prompt_id),

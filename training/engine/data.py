@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from jinja2 import TemplateError
 
@@ -125,7 +125,7 @@ def require_messages(value: Any, where: str) -> list[dict[str, str]]:
     return list(value)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[str]:
     """Half a surrogate pair is a str in Python, and no text to a tokenizer."""
     if not isinstance(value, str):
         return False

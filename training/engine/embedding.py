@@ -1,7 +1,7 @@
 """Texts as unit vectors, by an encoder in a folder: mean of the last states, length 1.
 
-That is how all-MiniLM-L6-v2 and its kin were trained (Reimers & Gurevych 2019, arXiv 1908.10084,
-section 3, pooling MEAN). The packaged encoder is English; what it makes of other languages is
+That is how all-MiniLM-L6-v2 and its kin were trained (Reimers & Gurevych 2019, arXiv 1908.10084;
+pooling MEAN). The packaged encoder is English; what it makes of other languages is
 measured in docs/how-to/retrieve.md.
 """
 

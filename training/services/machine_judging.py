@@ -149,11 +149,12 @@ def let_judge(
 
 
 def row_of(comparison: Comparison) -> str:
+    first, second = comparison.pair
     row = {
         "id": comparison.digest,
         "prompt": comparison.prompt.messages,
-        "first": comparison.response_a.text,
-        "second": comparison.response_b.text,
+        "first": first.text,
+        "second": second.text,
     }
     return json.dumps(row, ensure_ascii=False)
 
