@@ -230,27 +230,27 @@ def update_index(
     given = {each.id: each.sha256 for each in documents}
     kept = {name: digest for name, digest in known.items() if name not in remove}
     fresh = [each for each in documents if kept.get(each.id) != each.sha256]
-    retriever = old.settings if old else settings or IndexSettings()
-    encoder = old.encoder if old else Encoder(retriever.encoder)
-    if retriever.dense:
+    chosen = old.settings if old else settings or IndexSettings()
+    encoder = old.encoder if old else Encoder(chosen.encoder)
+    if chosen.dense:
         check(
-            retriever.chunk_tokens <= encoder.longest - 2, "chunk_tokens", retriever.chunk_tokens,
+            chosen.chunk_tokens <= encoder.longest - 2, "chunk_tokens", chosen.chunk_tokens,
             f"at most {encoder.longest - 2} with this encoder, which reads no more",
         )  # fmt: skip
     gone = {*remove, *(each.id for each in fresh)}
     chunks = [chunk for chunk in (old.chunks if old else ()) if chunk.document not in gone]
     for each in fresh:
         chunks += chunks_of(
-            each, encoder, tokens=retriever.chunk_tokens, overlap=retriever.overlap_tokens
+            each, encoder, tokens=chosen.chunk_tokens, overlap=chosen.overlap_tokens
         )
     chunks.sort(key=lambda chunk: (chunk.document, chunk.start))
     digests = dict(sorted((kept | given).items()))
     if not chunks:
         raise DataError("no document would be left; delete the index's folder instead")
     vectors, encoded = None, 0
-    if retriever.dense:
+    if chosen.dense:
         vectors, encoded = vectors_of(chunks, old.vectors if old else None, encoder)
-    save(folder, retriever, digests, chunks, vectors, encoder, before)
+    save(folder, chosen, digests, chunks, vectors, encoder, before)
     changed = sum(each.id in kept for each in fresh)
     return Changes(
         added=len(fresh) - changed,
