@@ -42,16 +42,6 @@ from training.engine.quantization import quantization_config
 from training.engine.rundir import RunDir
 from training.engine.scores import load_score_head
 
-
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    """`main` takes over the process's signals; pytest wants its own back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 BASES = ("llama", "bert")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +29,6 @@ from training.engine.pretrain_metrics import document_nats, figures
 DOMAIN = ["w1 w2 w3 w4 w5 w6", "w2 w3 w4 w5 w6 w1 w2 w3"]
 GENERAL = ["w7 w8 w9 w10 w11", "w11 w9 w7 w8 w10 w9", "w8 w7 w10"]
 OPTIM = {"lr": 1e-2, "batch_size": 4, "epochs": 4}
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    """`main` takes over the process's signals; pytest wants its own back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
