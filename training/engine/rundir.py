@@ -212,7 +212,7 @@ def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
     """
     run = attempt.parent.parent
     finite = {k: v for k, v in result["metrics"].items() if math.isfinite(v)}
-    nothing = {"adapter": None, "model": None, "samples": None}
+    nothing = {"adapter": None, "model": None, "samples": None, "report": None}
     whole = {**nothing, **result, "metrics": finite, "attempt": attempt.name}
     own = attempt / "result.json"
     write_file(own, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
@@ -223,7 +223,12 @@ def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
         return False
     except OSError as error:
         raise cannot_write(run / "result.json", error) from error
-    named = (("adapter", "adapter"), ("model", "model"), ("samples.jsonl", "samples"))
+    named = (
+        ("adapter", "adapter"),
+        ("model", "model"),
+        ("samples.jsonl", "samples"),
+        ("report.html", "report"),
+    )
     for name, kind in named:
         if whole[kind] is not None:
             point_to(run / name, whole[kind])
