@@ -63,7 +63,7 @@ def test_each_annotator_is_compared_with_their_own_choices():
 
 def test_bucket_names():
     assert [length_bucket(n) for n in (16, 17, 257)] == [
-        "000 to 016 tokens", "017 to 064 tokens", "257 tokens and more",
+        "1 to 16 tokens", "17 to 64 tokens", "257 tokens and more",
     ]  # fmt: skip
     assert [agreement_bucket(v) for v in (None, 1.0, 0.5, 0.2)] == [
         "judged by one", "all agree", "half or more", "less than half",

@@ -7,6 +7,7 @@ report.html, which needs nothing beside itself (docs/methods/evaluate.md).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from training.engine.batching import Packing
@@ -88,7 +89,9 @@ def train(run: RunDir) -> dict[str, Any]:
         metrics |= found
         step = report(run, step, total, metrics)
     written = run.attempt_path / "report.html"
-    write_file(written, page(evaluation, base=config.base.source))
+    source = config.base.source
+    named = Path(source).name if source.startswith("/") else source  # no path of this machine
+    write_file(written, page(evaluation, base=named))
     return {
         "steps": step,
         "rows": len(pairs),

@@ -77,8 +77,14 @@ def by_bucket(
             members[name].append(index)
     return {
         name: estimate([values[i] for i in own], [clusters[i] for i in own])
-        for name, own in sorted(members.items())
+        for name, own in sorted(members.items(), key=lambda item: in_order(item[0]))
     }
+
+
+def in_order(name: str) -> tuple[int, str]:
+    """Sorts buckets that begin with a number by it."""
+    first = name.partition(" ")[0]
+    return (int(first) if first.isdecimal() else 0, name)
 
 
 def against_annotators(
@@ -98,12 +104,12 @@ def against_annotators(
 
 def length_bucket(tokens: int) -> str:
     """The bucket of a pair whose longer response has so many tokens."""
-    least = 0
+    least = 1
     for most in LENGTHS:
         if tokens <= most:
-            return f"{least:03d} to {most:03d} tokens"
+            return f"{least} to {most} tokens"
         least = most + 1
-    return f"{least:03d} tokens and more"
+    return f"{least} tokens and more"
 
 
 def agreement_bucket(value: float | None) -> str:

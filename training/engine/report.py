@@ -28,13 +28,13 @@ STYLE = """
 --dim:#a2a8b4;--line:#343943;--mark:#8ab0ff}}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
 max-width:62rem;margin:0 auto;padding:1rem}
-h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}h3{font-size:1rem}
+figure{margin:1rem 0}h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}h3{font-size:1rem}
 .box{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.3rem 1rem .3rem 0;border-bottom:1px solid var(--line);
 vertical-align:top}
 td.text{white-space:pre-wrap;overflow-wrap:anywhere;min-width:10rem}
-svg{width:100%;height:auto;max-width:34rem;fill:var(--ink)}svg.small{max-width:20rem}
-svg text{font-size:13px;text-anchor:middle;fill:var(--dim)}svg text.name{text-anchor:end}
+svg{width:100%;height:auto;max-width:26rem;fill:var(--ink)}svg.small{max-width:20rem}
+svg text{font-size:13px;text-anchor:middle;fill:var(--dim)}svg text.name{text-anchor:start}
 circle{fill:var(--mark)}.axis{stroke:var(--ink);fill:none;stroke-width:1.5}
 .ideal{stroke:var(--dim);fill:none;stroke-dasharray:4 4}p.note{color:var(--dim)}
 @media print{body{max-width:none}h2,figure,tr{break-inside:avoid}}

@@ -7,6 +7,8 @@ from html import escape
 from typing import Any
 
 SIZE, EDGE = 300, 36
+#: Characters of a name that fit above its line.
+LONGEST_NAME = 44
 
 
 def reliability_curve(bins: Sequence[Mapping[str, Any]]) -> str:
@@ -36,25 +38,25 @@ def reliability_curve(bins: Sequence[Mapping[str, Any]]) -> str:
 
 def bars(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """Shares from 0 to 1 as dots with the line of their interval; half is marked."""
-    left, right, line = 190, 480, 26
-    height = line * (len(figures) + 1)
+    left, right, line = 10, 330, 40
+    height = line * len(figures) + 24
 
     def place(share: float) -> float:
         return left + share * (right - left)
 
     parts = []
     for number, (name, figure) in enumerate(figures.items()):
-        y = line * number + line / 2
-        short = name if len(name) <= 26 else name[:25] + "…"
+        y = line * number + 28
+        short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
         parts.append(
-            f'<text class="name" x="{left - 12}" y="{y + 4}">{escape(short)}</text>'
+            f'<text class="name" x="{left}" y="{y - 12}">{escape(short)}</text>'
             f'<path class="axis" d="M{place(figure["low"]):.1f} {y}H{place(figure["high"]):.1f}"/>'
             f'<circle cx="{place(figure["value"]):.1f}" cy="{y}" r="5"/>'
         )
     return (
-        f'<svg viewBox="0 0 500 {height}" role="img" aria-label="Shares with 95 % intervals">'
-        f'<path class="ideal" d="M{place(0.5)} 0V{height - line}"/>{"".join(parts)}'
-        f'<text x="{left}" y="{height - 8}">0</text>'
-        f'<text x="{place(0.5)}" y="{height - 8}">0.5</text>'
-        f'<text x="{right}" y="{height - 8}">1</text></svg>'
+        f'<svg viewBox="0 0 340 {height}" role="img" aria-label="Shares with 95 % intervals">'
+        f'<path class="ideal" d="M{place(0.5)} 0V{height - 20}"/>{"".join(parts)}'
+        f'<text x="{left}" y="{height - 6}">0</text>'
+        f'<text x="{place(0.5)}" y="{height - 6}">0.5</text>'
+        f'<text x="{right}" y="{height - 6}">1</text></svg>'
     )
