@@ -69,6 +69,8 @@ class Pair:
     prompt_id: str
     tree: Tree
     label: Label
+    row: int = 0
+    """Which of the rows that were given, from 1."""
 
 
 @dataclass
@@ -254,7 +256,7 @@ def encode_pairs(
             seen.cut += len(tokens) > room
             branches.append(Branch(tokens[:room]))
         tree = Tree(prompt, tuple(branches))
-        pairs.append(Pair(str(row.get("prompt_id", number)), tree, label))
+        pairs.append(Pair(str(row.get("prompt_id", number)), tree, label, number))
     seen.report(events, what)
     if not pairs:
         raise DataError(f"no {what} row is left: {seen.why_left_out()}")

@@ -208,6 +208,16 @@ def make_attempt(run: Path, name: str | None) -> Path:
     return folder
 
 
+#: What an attempt may leave beside result.json, and the key there that names it.
+RESULTS = (
+    ("adapter", "adapter"),
+    ("model", "model"),
+    ("samples.jsonl", "samples"),
+    ("judgments.jsonl", "judgments"),
+    ("report.html", "report"),
+)
+
+
 def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
     """Write an attempt's result.json and make it the run's; the first attempt to do so wins.
 
@@ -217,7 +227,7 @@ def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
     """
     run = attempt.parent.parent
     finite = {k: v for k, v in result["metrics"].items() if math.isfinite(v)}
-    nothing = {"adapter": None, "model": None, "samples": None, "judgments": None}
+    nothing = dict.fromkeys(kind for _, kind in RESULTS)
     whole = {**nothing, **result, "metrics": finite, "attempt": attempt.name}
     own = attempt / "result.json"
     write_file(own, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
@@ -228,12 +238,7 @@ def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
         return False
     except OSError as error:
         raise cannot_write(run / "result.json", error) from error
-    for name, kind in (
-        ("adapter", "adapter"),
-        ("model", "model"),
-        ("samples.jsonl", "samples"),
-        ("judgments.jsonl", "judgments"),
-    ):
+    for name, kind in RESULTS:
         if whole[kind] is not None:
             point_to(run / name, whole[kind])
     return True
