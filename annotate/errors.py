@@ -17,6 +17,10 @@ class SlugTaken(AnnotateError):
     """Raised when a new project's short name is another project's already."""
 
 
+class WrongKind(AnnotateError):
+    """Raised when something for comparisons is asked of a project of labels, or the reverse."""
+
+
 class OverlapInUse(AnnotateError):
     """Raised when an overlap is to fall below the judgments and leases a comparison already has."""
 
@@ -42,6 +46,10 @@ class ImportRefused(AnnotateError):
 
 class NothingToFreeze(AnnotateError):
     """Raised when a snapshot would hold no rows (or no held-out rows)."""
+
+
+class NotCalibrated(AnnotateError):
+    """Raised when a machine's judgments are to be used that no admin has accepted."""
 
 
 class LeaseLost(AnnotateError):

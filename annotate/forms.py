@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import forms
 from django.conf import settings
 
+from annotate.errors import AnnotateError
 from annotate.formats.reading import FORMATS
 from annotate.models import Project, PromptSet
+from annotate.services.labels import Label, labels_from_text
 
 MAX_UPLOAD_MB = settings.MAX_UPLOAD_BYTES // 2**20
+TEXTS = ".jsonl,.gz,.json,.parquet,.csv,.tsv"
 PAIRS, PROMPTS = ".jsonl,.gz,.json,.parquet", ".jsonl,.gz,.json,.parquet,.txt"
 
 
+class LabelsField(forms.CharField):
+    """Labels written one a line, as the services take them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            required=False,
+            label="Labels",
+            widget=forms.Textarea(attrs={"rows": 6, "spellcheck": "false"}),
+            help_text="For a project of labels, one a line: “name”, “name: definition” or "
+            "“name [key]: definition”. Without a key it gets 1, 2, 3, … in this order.",
+            **kwargs,
+        )
+
+    def clean(self, value: Any) -> list[Label]:
+        try:
+            return labels_from_text(str(super().clean(value)))
+        except AnnotateError as error:
+            raise forms.ValidationError(str(error)) from error
+
+
 class NewProjectForm(forms.Form):
+    kind = forms.ChoiceField(
+        choices=Project.Kind.choices,
+        initial=Project.Kind.COMPARISONS,
+        required=False,
+        label="What is asked",
+        help_text="It cannot change later.",
+    )
     name = forms.CharField(max_length=120, help_text="What annotators see.")
     slug = forms.SlugField(
         max_length=50,
@@ -31,6 +63,10 @@ class NewProjectForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 6}),
         help_text="Markdown. Annotators can open it at any time.",
     )
+    labels = LabelsField()
+
+    def clean_kind(self) -> str:
+        return str(self.cleaned_data["kind"] or Project.Kind.COMPARISONS)
 
 
 class SettingsForm(forms.Form):
@@ -57,6 +93,17 @@ class SettingsForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 10}),
         help_text="Markdown. A changed text is a new version; judgments name theirs.",
     )
+    labels = LabelsField()
+
+    def __init__(self, *args: Any, kind: str = Project.Kind.COMPARISONS, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Each kind shows what it has.
+        labels = kind == Project.Kind.LABELS
+        for name in ("allow_tie", "allow_both_bad") if labels else ("labels",):
+            del self.fields[name]
+        for field in self.fields.values() if labels else ():
+            field.label = str(field.label or "").replace("comparison", "text") or None
+            field.help_text = str(field.help_text).replace("comparison", "text")
 
     def clean_guidelines(self) -> str:
         # Browsers send \r\n; an unchanged text must not look changed.
@@ -71,6 +118,16 @@ class ImportForm(forms.Form):
     )
     format = forms.ChoiceField(
         choices=[("auto", "recognise it"), *((name, name.upper()) for name in FORMATS)]
+    )
+    skip_bad = forms.BooleanField(required=False, label="Leave out rows that cannot be used")
+
+
+class ImportTextsForm(forms.Form):
+    file = forms.FileField(
+        label="File",
+        help_text="JSON lines, Parquet, or CSV and TSV with a header; columns text (or prompt, "
+        f"with or without response) and perhaps label; up to {MAX_UPLOAD_MB} MB.",
+        widget=forms.ClearableFileInput(attrs={"accept": TEXTS}),
     )
     skip_bad = forms.BooleanField(required=False, label="Leave out rows that cannot be used")
 

@@ -45,6 +45,8 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     annotate.NothingToUndo: (409, "nothing-to-undo", "Nothing can be taken back"),
     annotate.ProjectClosed: (409, "project-closed", "The project takes no judgments"),
     annotate.SlugTaken: (409, "slug-taken", "The short name is taken"),
+    annotate.WrongKind: (409, "wrong-kind", "The project holds something else"),
+    annotate.NotCalibrated: (409, "not-calibrated", "No admin has accepted this judge"),
     annotate.OverlapInUse: (409, "overlap-in-use", "The overlap cannot be lowered so far"),
     annotate.HubRefused: (422, "hub-refused", "The Hub does not take it"),
     annotate.HubUnreachable: (502, "hub-unreachable", "The Hub did not answer"),

@@ -174,6 +174,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
+        "ProjectKind": "annotate.models.Project.Kind",
         "ProjectState": "annotate.models.Project.State",
         "PromptSetUse": "annotate.models.PromptSet.Use",
         "RoundState": "training.models.Round.State",
@@ -184,7 +185,6 @@ SPECTACULAR_SETTINGS = {
         "JobQueue": "training.models.Job.Queue",
         "VersionKind": "training.models.ModelVersion.Kind",
         "VersionState": "training.models.ModelVersion.State",
-        "ShownAnswer": "annotate.api.queue.SHOWN_ANSWERS",
     },
 }
 #: The most bytes a JSON body, and an uploaded file (through the API or a page), may have.
@@ -196,6 +196,8 @@ MAX_UPLOAD_BYTES = env.number("MAX_UPLOAD_MB", 256, minimum=1) * 1024 * 1024
 BROKER_URL = env.text("BROKER_URL", "embedded")
 #: Seconds a claimed job may go without a heartbeat before it counts as lost.
 JOB_LEASE_S = env.number("JOB_LEASE_S", 30, minimum=2)
+#: Comparisons that people have judged too before a machine's judgments may be trained on.
+JUDGE_CALIBRATION_ROWS = env.number("JUDGE_CALIBRATION_ROWS", 100, minimum=20)
 #: Processor threads for one training run; part of its config, so that results repeat.
 TRAINING_THREADS = env.number("TRAINING_THREADS", 2, minimum=1)
 #: Days for which the checkpoints of runs that ended are kept; 0 keeps them for ever.

@@ -10,7 +10,10 @@ from django.db import connection
 from tests.api.world import World, make_world
 from tests.people import People, make_people
 
-history = import_module("annotate.migrations.0002_history_is_appended")
+HISTORIES = [
+    import_module(f"annotate.migrations.{name}")
+    for name in ("0002_history_is_appended", "0004_machine_judges")
+]
 
 #: Folders whose tests may run side by side, but for those that carry one of these marks.
 LIGHT = ("accounts", "annotate", "api", "contracts", "engine", "training")
@@ -32,7 +35,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
     """Tests with transaction=True end with a flush, which on SQLite is a DELETE of every row."""
     if connection.vendor == "sqlite":
         with django_db_blocker.unblock(), connection.schema_editor() as schema_editor:
-            history.permit(schema_editor, "DELETE")
+            for history in HISTORIES:
+                history.permit(schema_editor, "DELETE")
 
 
 @pytest.fixture

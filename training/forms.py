@@ -106,7 +106,9 @@ class LaunchForm(forms.Form):
     def __init__(self, *args: object, workspace: Workspace, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         versions = versions_of(workspace)
-        snapshots = Snapshot.objects.filter(workspace=workspace).select_related("project")
+        snapshots = Snapshot.objects.filter(
+            workspace=workspace, project__kind=Project.Kind.COMPARISONS
+        ).select_related("project")
         offer(
             self,
             snapshot=snapshots.order_by("-pk"),
@@ -159,6 +161,8 @@ class SampleForm(forms.Form):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         offer(
             self,
-            project=Project.objects.filter(workspace=workspace).order_by("name"),
+            project=Project.objects.filter(
+                workspace=workspace, kind=Project.Kind.COMPARISONS
+            ).order_by("name"),
             prompt_set=PromptSet.objects.filter(workspace=workspace).order_by("-pk"),
         )

@@ -1,4 +1,4 @@
-"""Comparisons and their judgments from a file."""
+"""Comparisons and their judgments, or texts to label, from a file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from annotate.api.uploads import UploadEndpoint, UploadIn, stored
 from annotate.formats.reading import FORMATS
 from annotate.models import Project
 from annotate.services.ingest import import_comparisons
+from annotate.services.texts import import_texts
 from rlhf_platform.accounts.api.description import BadRow, describe
 
 
@@ -34,7 +35,7 @@ class Imports(UploadEndpoint):
         upload=ComparisonsIn,
         gives=ImportOut,
         status=201,
-        problems=[404],
+        problems=[404, 409],
     )
     def post(self, request: Request, slug: str) -> Response:
         project = self.find(Project.objects.all(), slug=slug)
@@ -42,3 +43,28 @@ class Imports(UploadEndpoint):
         with stored(asked.pop("file")) as path:
             report = import_comparisons(project=project, path=path, **asked)
         return Response(ImportOut(report).data, status=status.HTTP_201_CREATED)
+
+
+class TextsOut(serializers.Serializer[Any]):
+    texts_new = serializers.IntegerField()
+    texts_seen = serializers.IntegerField(help_text="Already there, and left as they are")
+    known_labels = serializers.IntegerField(help_text="New texts whose label is known")
+    bad_rows = BadRow(many=True, help_text="Left out, with skip_bad")
+    contradictions = BadRow(many=True, help_text="Another known label than before, not stored")
+
+
+class TextImports(UploadEndpoint):
+    @describe(
+        "import_texts",
+        "Import texts to label (JSON lines, Parquet, CSV, TSV): all of them, or none",
+        upload=UploadIn,
+        gives=TextsOut,
+        status=201,
+        problems=[404, 409],
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        project = self.find(Project.objects.all(), slug=slug)
+        asked = self.body(UploadIn)
+        with stored(asked.pop("file")) as path:
+            report = import_texts(project=project, path=path, **asked)
+        return Response(TextsOut(report).data, status=status.HTTP_201_CREATED)

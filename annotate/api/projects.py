@@ -13,6 +13,7 @@ from annotate.selectors.progress import queue_progress
 from annotate.selectors.projects import projects_for
 from annotate.selectors.quality import position_share, project_agreement
 from annotate.selectors.throughput import annotator_throughput
+from annotate.services.labels import MAX_DEFINITION, MAX_NAME
 from annotate.services.projects import (
     MAX_LEASE_S,
     MAX_OVERLAP,
@@ -28,15 +29,30 @@ READERS = {"GET": Role.ANNOTATOR, "HEAD": Role.ANNOTATOR}
 MAX_GUIDELINES = 100_000
 
 
+class LabelOut(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    definition = serializers.CharField(allow_blank=True)
+    key = serializers.CharField(allow_blank=True, help_text="The key that chooses it on the page")
+
+
+class LabelIn(Strict):
+    name = serializers.CharField(max_length=MAX_NAME)
+    definition = serializers.CharField(max_length=MAX_DEFINITION, allow_blank=True, default="")
+    key = serializers.CharField(
+        max_length=1, allow_blank=True, default="", help_text="Empty: the next free one"
+    )
+
+
 class ProjectOut(serializers.ModelSerializer[Project]):
     guideline_version = serializers.IntegerField(allow_null=True, read_only=True)
     guidelines = serializers.CharField(source="guideline_text", allow_null=True, read_only=True)
+    labels = LabelOut(many=True, source="guideline_labels", read_only=True)
 
     class Meta:
         model = Project
         fields = (
-            "slug", "name", "state", "overlap", "allow_tie", "allow_both_bad", "lease_s",
-            "guideline_version", "guidelines", "created_at",
+            "slug", "name", "kind", "state", "overlap", "allow_tie", "allow_both_bad", "lease_s",
+            "guideline_version", "guidelines", "labels", "created_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -57,6 +73,11 @@ class ProjectPatch(Strict):
         trim_whitespace=False,
         help_text="Another text becomes the next version",
     )
+    labels = LabelIn(
+        many=True,
+        required=False,
+        help_text="Of a project of labels: the whole list; another one becomes the next version",
+    )
 
 
 class ProjectIn(ProjectPatch):
@@ -64,6 +85,7 @@ class ProjectIn(ProjectPatch):
 
     slug = serializers.SlugField(max_length=50, help_text="Short name, unique in the workspace")
     name = serializers.CharField(max_length=120)
+    kind = serializers.ChoiceField(Project.Kind.choices, default=Project.Kind.COMPARISONS)
     state = None  # type: ignore[assignment]
 
 

@@ -11,6 +11,7 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from annotate.api.projects import LabelOut
 from annotate.errors import ProjectClosed
 from annotate.models import Annotator, Assignment, Judgment, Project
 from annotate.services.judging import (
@@ -21,12 +22,11 @@ from annotate.services.judging import (
     to_screen,
     undo_judgment,
 )
+from annotate.services.labels import MAX_NAME, offered_labels
 from annotate.services.serving import annotator_for, next_assignment, skip_assignment
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Nothing, Strict
 from rlhf_platform.accounts.models import Role
-
-SHOWN_ANSWERS = [(answer, answer) for answer in SCREEN_ANSWERS]
 
 
 class MessageOut(serializers.Serializer[Any]):
@@ -41,28 +41,46 @@ class AssignmentOut(serializers.Serializer[Any]):
     project = serializers.CharField(source="comparison.project.slug")
     expires_at = serializers.DateTimeField()
     prompt = MessageOut(many=True, source="comparison.prompt.messages")
-    left = serializers.SerializerMethodField()
-    right = serializers.SerializerMethodField()
+    left = serializers.SerializerMethodField(help_text="null in a project of labels")
+    right = serializers.SerializerMethodField(help_text="null in a project of labels")
+    response = serializers.SerializerMethodField(
+        help_text="The answer to be labelled with its prompt; null where there is none"
+    )
     answers = serializers.SerializerMethodField()
+    labels = LabelOut(many=True, source="guideline.labels", default=list)
     guideline_version = serializers.IntegerField(source="guideline.version", allow_null=True)
 
-    def get_left(self, assignment: Assignment) -> str:
-        pair = assignment.comparison
-        return (pair.response_b if assignment.swapped else pair.response_a).text
+    def get_left(self, assignment: Assignment) -> str | None:
+        return self.sides(assignment)[0]
 
-    def get_right(self, assignment: Assignment) -> str:
-        pair = assignment.comparison
-        return (pair.response_a if assignment.swapped else pair.response_b).text
+    def get_right(self, assignment: Assignment) -> str | None:
+        return self.sides(assignment)[1]
+
+    def sides(self, assignment: Assignment) -> tuple[str | None, str | None]:
+        if assignment.comparison.response_b is None:
+            return None, None
+        a, b = assignment.comparison.pair
+        return (b.text, a.text) if assignment.swapped else (a.text, b.text)
+
+    def get_response(self, assignment: Assignment) -> str | None:
+        item = assignment.comparison
+        only = item.response_a if item.response_b is None else None
+        return only.text if only is not None else None
 
     def get_answers(self, assignment: Assignment) -> list[str]:
         """The answers this project takes."""
         project = assignment.comparison.project
+        if project.kind == Project.Kind.LABELS:
+            return [label["name"] for label in offered_labels(assignment)]
         left_out = {"tie": not project.allow_tie, "both_bad": not project.allow_both_bad}
         return [answer for answer in SCREEN_ANSWERS if not left_out.get(answer)]
 
 
 class JudgmentIn(Strict):
-    answer = serializers.ChoiceField(SHOWN_ANSWERS, help_text="left and right as they were served")
+    answer = serializers.CharField(
+        max_length=MAX_NAME,
+        help_text="One of the assignment's answers; left and right as they were served",
+    )
     idempotency_key = serializers.CharField(
         max_length=MAX_KEY, help_text="Made before the first send; the same again stores nothing"
     )
@@ -105,7 +123,7 @@ class QueueEndpoint(Endpoint):
     def mine(self, pk: int) -> Assignment:
         """An assignment of this person; anybody else's is not found."""
         rows = Assignment.objects.filter(annotator__user=self.person)
-        return self.find(rows.select_related("comparison__project__workspace"), pk=pk)
+        return self.find(rows.select_related("comparison__project__workspace", "guideline"), pk=pk)
 
     def upcoming(self, project: Project, annotator: Annotator) -> Assignment | None:
         """What comes next; a project that was closed meanwhile has nothing."""

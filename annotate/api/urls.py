@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from annotate.api import imports, projects, prompts, queue, snapshots
+from annotate.api import imports, labels, projects, prompts, queue, snapshots
 
 api_urlpatterns = [
     path("projects", projects.Projects.as_view()),
@@ -11,6 +11,8 @@ api_urlpatterns = [
     path("projects/<slug:slug>/agreement", projects.ProjectAgreement.as_view()),
     path("projects/<slug:slug>/throughput", projects.ProjectThroughput.as_view()),
     path("projects/<slug:slug>/imports", imports.Imports.as_view()),
+    path("projects/<slug:slug>/texts", imports.TextImports.as_view()),
+    path("projects/<slug:slug>/labels", labels.Labels.as_view()),
     path("projects/<slug:slug>/next", queue.Next.as_view()),
     path("projects/<slug:slug>/undo", queue.Undo.as_view()),
     path("projects/<slug:slug>/snapshots", snapshots.Snapshots.as_view()),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from annotate.models import Snapshot
+from annotate.models import Project, Snapshot
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LABELS = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M")
@@ -30,23 +31,71 @@ def agreement_of(found: dict[str, Any] | None) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a card says differently of compared responses and of labelled texts."""
+
+    noun: str
+    tags: str
+    title: str
+    layout: str
+    value: str
+    taken: str
+
+
+COMPARED = Words(
+    noun="preferences",
+    tags="- human-feedback\n- preference\n- trl\n- dpo",
+    title="preference snapshot",
+    layout=("Pairwise preferences in TRL's conversational layout: `prompt`, `chosen`, `rejected`."),
+    value="P(A better)",
+    taken="TRL's DPOTrainer and RewardTrainer take it as it is",
+)
+LABELLED = Words(
+    noun="labels",
+    tags="- human-feedback\n- text-classification",
+    title="label snapshot",
+    layout="Texts that people labelled: `text` (or `messages`), `label`, and `weight`, its share.",
+    value="P(label)",
+    taken="rows of text and label",
+)
+
+
+def judges_in_words(snapshot: Snapshot) -> str:
+    """Where a machine judged too: which, how many rows and how well; else nothing."""
+    n = snapshot.summary.get("by_machine")
+    if n is None:
+        return ""
+    machine = snapshot.rule["belief"]["machine"]
+    found = machine["agreement"]
+    interval = ""
+    if found["low"] is not None:
+        interval = f" [{found['low']:.3f}, {found['high']:.3f}]"
+    return (
+        f"**{n} rows were judged by a machine and by no person**: {machine['judge']} "
+        f"({machine['model']}, digest `{machine['digest'][:16]}`), which agreed with people on "
+        f"{found['value']:.3f}{interval} of {machine['calibrated_on']} comparisons. They carry "
+        "`judged_by`, are in the train split alone, and have `n_judgments` 0. All other rows are "
+        "people's.\n\n"
+    )
+
+
 def dataset_card(snapshot: Snapshot, format: str) -> str:
     """Markdown with the YAML head that the Hub and `datasets` read."""
+    words = LABELLED if snapshot.project.kind == Project.Kind.LABELS else COMPARED
     n = snapshot.n_train + snapshot.n_test
     suffix = "-*.parquet" if format == "parquet" else ".jsonl"
     trust = agreement_of(snapshot.summary["aggregated"].get("agreement"))
     left_out = snapshot.summary.get("left_out", {})
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())) or "none"
     belief = snapshot.rule["belief"]
+    ai_tag = "\n- rlaif" if "by_machine" in snapshot.summary else ""
     return f"""---
-pretty_name: {snapshot.project.slug} preferences, snapshot {snapshot.number}
+pretty_name: {snapshot.project.slug} {words.noun}, snapshot {snapshot.number}
 size_categories:
 - {size_category(n)}
 tags:
-- human-feedback
-- preference
-- trl
-- dpo
+{words.tags}{ai_tag}
 configs:
 - config_name: default
   data_files:
@@ -55,9 +104,9 @@ configs:
   - split: test
     path: data/test{suffix}
 ---
-# {snapshot.project.slug}: preference snapshot {snapshot.number}
+# {snapshot.project.slug}: {words.title} {snapshot.number}
 
-Pairwise human preferences in TRL's conversational layout: `prompt`, `chosen`, `rejected`.
+{judges_in_words(snapshot)}{words.layout}
 
 | | |
 |---|---|
@@ -70,7 +119,7 @@ Pairwise human preferences in TRL's conversational layout: `prompt`, `chosen`, `
 
 ## How a row came to be
 - Rows: {snapshot.rule["rows"]}.
-- Belief: {belief["name"]} v{belief["version"]}; P(A better) = {belief["probability"]}.
+- Belief: {belief["name"]} v{belief["version"]}; {words.value} = {belief["probability"]}.
 - Chosen: {snapshot.rule["chosen"]}.
 - Split: {snapshot.rule["split"]}; test fraction {snapshot.rule["test_fraction"]}.
 - Hash: {snapshot.rule["sha256"]}.
@@ -81,7 +130,7 @@ No row names an annotator or holds what one wrote.
 ```python
 from datasets import load_dataset
 
-preferences = load_dataset("PATH_OR_REPO")  # TRL's DPOTrainer and RewardTrainer take it as it is
+{words.noun} = load_dataset("PATH_OR_REPO")  # {words.taken}
 ```
 
 ## Checking the hash

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from annotate.errors import AnnotateError
 from annotate.export.card import dataset_card
-from annotate.models import Snapshot, SnapshotRow
+from annotate.models import Project, Snapshot, SnapshotRow
 
 FORMATS = ("parquet", "jsonl")
 #: A folder that holds this file is an export of ours and may be written again.
@@ -93,29 +93,57 @@ def write_folder(snapshot: Snapshot, folder: Path, format: str) -> None:
                 handle.writelines(f"{line}\n" for line in lines)
         else:
             rows = [json.loads(line) for line in lines]
-            write_parquet(rows, folder / "data" / f"{split}-00000-of-00001.parquet")
+            path = folder / "data" / f"{split}-00000-of-00001.parquet"
+            write_parquet(rows, path, columns_of(snapshot, rows))
     (folder / "README.md").write_text(dataset_card(snapshot, format), encoding="utf-8")
     mark = {"sha256": snapshot.sha256, "number": snapshot.number, "format": format}
     (folder / MARK).write_text(json.dumps(mark, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def write_parquet(rows: list[dict[str, object]], path: Path) -> None:
+#: (name, kind) of the columns of a row about two responses, and of a labelled text.
+COMPARED = [
+    ("id", "text"),
+    ("prompt_id", "text"),
+    ("prompt", "messages"),
+    ("chosen", "messages"),
+    ("rejected", "messages"),
+    ("probability", "number"),
+    ("n_judgments", "count"),
+]
+LABELLED = [
+    ("id", "text"),
+    ("text", "text"),
+    ("messages", "messages"),
+    ("label", "text"),
+    ("weight", "number"),
+    ("n_judgments", "count"),
+]
+
+
+def columns_of(snapshot: Snapshot, rows: list[dict[str, object]]) -> list[tuple[str, str]]:
+    """The columns of a split; a snapshot of labels has text or messages, never both."""
+    if snapshot.project.kind != Project.Kind.LABELS:
+        # people's snapshots keep the bytes they had before machines could judge
+        marked = any("judged_by" in row for row in rows)
+        return [*COMPARED, ("judged_by", "text")] if marked else COMPARED
+    return [(name, kind) for name, kind in LABELLED if name in rows[0]]
+
+
+def write_parquet(
+    rows: list[dict[str, object]], path: Path, columns: Sequence[tuple[str, str]] = COMPARED
+) -> None:
     """Parquet with a fixed schema and fixed writer settings: equal rows give equal bytes."""
     import pyarrow
     import pyarrow.parquet
 
     message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
-    schema = pyarrow.schema(
-        [
-            ("id", pyarrow.string()),
-            ("prompt_id", pyarrow.string()),
-            ("prompt", pyarrow.list_(message)),
-            ("chosen", pyarrow.list_(message)),
-            ("rejected", pyarrow.list_(message)),
-            ("probability", pyarrow.float64()),
-            ("n_judgments", pyarrow.int64()),
-        ]
-    )
+    kinds = {
+        "text": pyarrow.string(),
+        "number": pyarrow.float64(),
+        "count": pyarrow.int64(),
+        "messages": pyarrow.list_(message),
+    }
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns])
     table = pyarrow.Table.from_pylist(rows, schema=schema)
     with path.open("wb") as handle:  # a full disk is then an OSError, and says so
         pyarrow.parquet.write_table(table, handle, compression="zstd", version="2.6")

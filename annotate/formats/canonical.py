@@ -24,7 +24,7 @@ def sha256(text: str) -> str:
 
 
 def pair_digest(prompt_digest: str, response_digests: Sequence[str]) -> str:
-    """The identity of a comparison: its prompt and its two responses, in no order."""
+    """The identity of a comparison: its prompt and its responses (2, 1 or none), in no order."""
     return sha256("\n".join([prompt_digest, *sorted(response_digests)]))
 
 

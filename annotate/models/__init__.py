@@ -2,6 +2,7 @@
 
 from annotate.models.assignments import Assignment
 from annotate.models.comparisons import Comparison, Response, ResponseOrigin
+from annotate.models.judges import Calibration, JudgeVersion, MachineJudgment
 from annotate.models.judgments import Answer, Judgment
 from annotate.models.preferences import Aggregation, Preference
 from annotate.models.projects import Annotator, Guideline, Project
@@ -13,9 +14,12 @@ __all__ = [
     "Annotator",
     "Answer",
     "Assignment",
+    "Calibration",
     "Comparison",
     "Guideline",
+    "JudgeVersion",
     "Judgment",
+    "MachineJudgment",
     "Preference",
     "Project",
     "Prompt",

@@ -71,6 +71,9 @@ def random_key() -> int:
 class Comparison(models.Model):
     """Two responses to one prompt, put up for judgment in one project.
 
+    In a project of labels it is one text: a prompt alone, or with `response_a` and no
+    `response_b` (docs/decisions/0008-one-queue-for-every-question.md).
+
     `slots` counts the judgments still wanted beyond those made and those leased:
     overlap = judged + leased + slots. The serving and judging services keep it under a row lock, so
     that an open slot is found through an index.
@@ -89,9 +92,11 @@ class Comparison(models.Model):
         Project, on_delete=models.PROTECT, related_name="comparisons", db_index=False
     )
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT)
-    response_a = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+")
-    response_b = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+")
-    #: SHA-256 over the prompt digest and the two response digests in sorted order.
+    response_a = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+", null=True)
+    response_b = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+", null=True)
+    #: The label that a text's source gives; answers are measured by it. Empty where none is known.
+    known_label = models.CharField(max_length=64, blank=True)
+    #: SHA-256 over the prompt digest and the response digests in sorted order.
     digest = models.CharField(max_length=64)
     origin = models.CharField(max_length=10, choices=Origin.choices)
     #: Opaque: the round or import that selected this pair, e.g. "round:3".
@@ -113,6 +118,14 @@ class Comparison(models.Model):
                 name="comparison_of_two_different_responses",
             ),
             models.CheckConstraint(
+                condition=models.Q(response_a__isnull=False) | models.Q(response_b__isnull=True),
+                name="comparison_fills_a_before_b",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(known_label="") | models.Q(response_b__isnull=True),
+                name="comparison_known_label_of_a_text",
+            ),
+            models.CheckConstraint(
                 condition=models.Q(propensity__isnull=True)
                 | models.Q(propensity__gt=0, propensity__lte=1),
                 name="comparison_propensity",
@@ -130,3 +143,18 @@ class Comparison(models.Model):
 
     def __str__(self) -> str:
         return f"comparison {self.pk}"
+
+    @property
+    def pair(self) -> tuple[Response, Response]:
+        """Responses A and B. Raises ValueError for a text that waits for a label."""
+        if self.response_a is None or self.response_b is None:
+            raise ValueError(f"{self} is a text, not two responses")
+        return self.response_a, self.response_b
+
+    @property
+    def conversation(self) -> list[dict[str, str]]:
+        """A text's messages: the prompt's, and the response's where it has one."""
+        asked: list[dict[str, str]] = list(self.prompt.messages)
+        if self.response_a is not None:
+            asked.append({"role": "assistant", "content": self.response_a.text})
+        return asked

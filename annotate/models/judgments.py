@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 from django.utils import timezone
 
@@ -18,6 +20,8 @@ class Answer(models.TextChoices):
     B = "b", "B is better"
     TIE = "tie", "Tie"
     BOTH_BAD = "both_bad", "Both bad"
+    #: A text's label, which the row names beside it.
+    LABEL = "label", "Label"
     #: An undo: this row takes back the one it supersedes and says nothing itself.
     WITHDRAWN = "withdrawn", "Taken back"
 
@@ -26,6 +30,14 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
     def current(self) -> JudgmentQuerySet:
         """Judgments that stand: not superseded and not themselves a withdrawal."""
         return self.filter(superseded_by__isnull=True).exclude(answer=Answer.WITHDRAWN)
+
+    def with_word(self) -> Any:
+        """Each with `word`, what agreement is measured on: the label, or else the answer.
+
+        Any, since `word` is no field of the model.
+        """
+        said = models.Case(models.When(label="", then="answer"), default="label")
+        return self.annotate(word=said)
 
 
 class Judgment(models.Model):
@@ -44,6 +56,8 @@ class Judgment(models.Model):
     )
     guideline = models.ForeignKey(Guideline, on_delete=models.PROTECT, null=True, blank=True)
     answer = models.CharField(max_length=9, choices=Answer.choices)
+    #: The name of a label of the guideline version; empty for every other answer.
+    label = models.CharField(max_length=64, blank=True)
     #: True when response B was shown on the left; null where it is not known (imports).
     swapped = models.BooleanField(null=True)
     rationale = models.TextField(blank=True)
@@ -74,6 +88,11 @@ class Judgment(models.Model):
                 condition=models.Q(answer__in=Answer.values), name="judgment_answer"
             ),
             models.CheckConstraint(
+                condition=(models.Q(answer="label") & ~models.Q(label=""))
+                | (~models.Q(answer="label") & models.Q(label="")),
+                name="judgment_label_is_named",
+            ),
+            models.CheckConstraint(
                 condition=~models.Q(answer="withdrawn") | models.Q(supersedes__isnull=False),
                 name="judgment_withdrawal_supersedes",
             ),
@@ -81,4 +100,8 @@ class Judgment(models.Model):
         indexes = [models.Index(fields=["annotator", "created_at"], name="judgment_of_annotator")]
 
     def __str__(self) -> str:
-        return f"{self.annotator} on {self.comparison}: {self.answer}"
+        return f"{self.annotator} on {self.comparison}: {self.in_words}"
+
+    @property
+    def in_words(self) -> str:
+        return self.label or str(Answer(self.answer).label)

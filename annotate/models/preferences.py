@@ -6,6 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 from annotate.models.comparisons import Comparison
+from annotate.models.judges import JudgeVersion, MachineJudgment
 from annotate.models.judgments import Judgment
 from annotate.models.projects import Project
 from rlhf_platform.accounts.models import Workspace
@@ -20,6 +21,8 @@ class Aggregation(models.Model):
     rule = models.JSONField()
     #: Counts by outcome and agreement figures at the time.
     summary = models.JSONField(default=dict)
+    #: The machine whose judgments stand where no person judged; null for people's alone.
+    judge = models.ForeignKey(JudgeVersion, on_delete=models.PROTECT, null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
@@ -27,13 +30,17 @@ class Aggregation(models.Model):
 
 
 class Preference(models.Model):
-    """The belief about one comparison: P(A better), the counts and judgments behind it."""
+    """The belief about one comparison: P(A better), the counts and judgments behind it.
+
+    Of a text it holds the label, the probability that it is right, and the counts by label.
+    """
 
     class Outcome(models.TextChoices):
         A = "a", "A is better"
         B = "b", "B is better"
         TIE = "tie", "Tie"
         BOTH_BAD = "both_bad", "Both bad"
+        LABEL = "label", "Label"
 
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
     aggregation = models.ForeignKey(
@@ -41,13 +48,21 @@ class Preference(models.Model):
     )
     comparison = models.ForeignKey(Comparison, on_delete=models.PROTECT, related_name="preferences")
     outcome = models.CharField(max_length=8, choices=Outcome.choices)
-    #: P(response A is better than response B) in [0, 1]; ties count half.
+    #: The label believed in where the outcome is "label"; else empty.
+    label = models.CharField(max_length=64, blank=True)
+    #: How often each label was given: `{"spam": 2, "ham": 1}`; empty for two responses.
+    label_counts = models.JSONField(default=dict)
+    #: P(response A is better than response B) in [0, 1], ties count half; or P(label).
     probability = models.FloatField()
-    n_a = models.PositiveIntegerField()
-    n_b = models.PositiveIntegerField()
-    n_tie = models.PositiveIntegerField()
-    n_both_bad = models.PositiveIntegerField()
+    n_a = models.PositiveIntegerField(default=0)
+    n_b = models.PositiveIntegerField(default=0)
+    n_tie = models.PositiveIntegerField(default=0)
+    n_both_bad = models.PositiveIntegerField(default=0)
     judgments = models.ManyToManyField(Judgment, related_name="preferences")
+    #: Set where no person judged and a machine did: the counts are then all zero.
+    machine_judgment = models.ForeignKey(
+        MachineJudgment, on_delete=models.PROTECT, null=True, blank=True, related_name="preferences"
+    )
 
     class Meta:
         constraints = [
@@ -59,10 +74,15 @@ class Preference(models.Model):
                 name="preference_probability",
             ),
             models.CheckConstraint(
-                condition=models.Q(outcome__in=["a", "b", "tie", "both_bad"]),
+                condition=models.Q(outcome__in=["a", "b", "tie", "both_bad", "label"]),
                 name="preference_outcome",
+            ),
+            models.CheckConstraint(
+                condition=(models.Q(outcome="label") & ~models.Q(label=""))
+                | (~models.Q(outcome="label") & models.Q(label="")),
+                name="preference_label_is_named",
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.comparison}: {self.outcome} ({self.probability:.2f})"
+        return f"{self.comparison}: {self.label or self.outcome} ({self.probability:.2f})"

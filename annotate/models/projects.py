@@ -14,6 +14,10 @@ from rlhf_platform.accounts.models import Workspace
 class Project(models.Model):
     """A labelling effort: what is asked, how many answers each comparison needs, for how long."""
 
+    class Kind(models.TextChoices):
+        COMPARISONS = "comparisons", "Comparisons: which of two responses is better?"
+        LABELS = "labels", "Labels: which of a list of labels does a text have?"
+
     class State(models.TextChoices):
         OPEN = "open", "Open"
         PAUSED = "paused", "Paused"
@@ -22,6 +26,8 @@ class Project(models.Model):
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="projects")
     slug = models.SlugField()
     name = models.CharField(max_length=120)
+    #: What is asked; never changes, since the queue's rows are of this kind.
+    kind = models.CharField(max_length=11, choices=Kind.choices, default=Kind.COMPARISONS)
     state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
     #: How many people judge each comparison.
     overlap = models.PositiveSmallIntegerField(default=1)
@@ -47,18 +53,31 @@ class Project(models.Model):
             models.CheckConstraint(
                 condition=models.Q(state__in=["open", "paused", "closed"]), name="project_state"
             ),
+            models.CheckConstraint(
+                condition=models.Q(kind__in=["comparisons", "labels"]), name="project_kind"
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def noun(self) -> str:
+        """What its queue holds, as pages call one of them."""
+        return "text" if self.kind == self.Kind.LABELS else "comparison"
+
 
 class Guideline(models.Model):
-    """One version of a project's instructions; a judgment names the version it was made under."""
+    """One version of what a project asks; a judgment names the version it was made under.
+
+    A project of labels keeps its list here, so that one version says all that was on the screen.
+    """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="guidelines")
     version = models.PositiveIntegerField()
     text = models.TextField(blank=True)
+    #: `[{"name", "definition", "key"}, …]` in the order shown; empty where responses are compared.
+    labels = models.JSONField(default=list)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django.db.models import Count, QuerySet
 
 from annotate.models import Answer, Comparison, Judgment, Preference, Project, SnapshotRow
-from annotate.services.aggregation import believe
+from annotate.services.aggregation import believe, believe_label
 
 FILTERS = {
     "all": "All",
@@ -30,8 +30,9 @@ def browse_comparisons(*, project: Project, show: str) -> QuerySet[Comparison]:
         split = (
             Judgment.objects.current()
             .filter(comparison__project=project)
+            .with_word()
             .values("comparison")
-            .annotate(answers=Count("answer", distinct=True))
+            .annotate(answers=Count("word", distinct=True))
             .filter(answers__gt=1)
             .values("comparison")
         )
@@ -51,27 +52,37 @@ class Browsed:
     def judgments(self) -> int:
         return sum(self.counts.values())
 
+    @property
+    def by_word(self) -> list[tuple[str, int]]:
+        """What was said how often, the most frequent first."""
+        return self.counts.most_common()
+
 
 def with_outcomes(comparisons: Sequence[Comparison]) -> list[Browsed]:
     """The comparisons of one page, each with its counts, in one query."""
     rows = (
         Judgment.objects.current()
         .filter(comparison__in=[comparison.pk for comparison in comparisons])
-        .values_list("comparison_id", "answer")
+        .with_word()
+        .values_list("comparison_id", "word")
         .annotate(n=Count("pk"))
     )
     counts: dict[int, Counter[str]] = {comparison.pk: Counter() for comparison in comparisons}
     for comparison, answer, n in rows:
         counts[comparison][answer] += n
     return [
-        Browsed(comparison, counts[comparison.pk], outcome_of(counts[comparison.pk]))
+        Browsed(comparison, counts[comparison.pk], outcome_of(comparison, counts[comparison.pk]))
         for comparison in comparisons
     ]
 
 
-def outcome_of(counts: Counter[str]) -> str:
+def outcome_of(comparison: Comparison, counts: Counter[str]) -> str:
     """The outcome in words under the rule that freezes; empty before the first judgment."""
-    return str(Preference.Outcome(believe(counts)[0]).label) if counts else ""
+    if not counts:
+        return ""
+    if comparison.response_b_id is None:
+        return believe_label(counts)[0] or str(Preference.Outcome.TIE.label)
+    return str(Preference.Outcome(believe(counts)[0]).label)
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,17 @@ class ComparisonStory:
     taught: list[Taught]
 
     @property
+    def by_word(self) -> list[tuple[str, int]]:
+        """What was said how often, the most frequent first."""
+        return self.counts.most_common()
+
+    @property
+    def conversation(self) -> list[dict[str, str]]:
+        """What comes before two responses, or the whole text."""
+        compared = self.comparison.response_b is not None
+        return list(self.comparison.prompt.messages) if compared else self.comparison.conversation
+
+    @property
     def n(self) -> int:
         """Judgments that stand."""
         return sum(self.counts.values())
@@ -104,7 +126,7 @@ def comparison_story(comparison: Comparison) -> ComparisonStory:
         ).order_by("pk")
     )
     standing = Counter(
-        j.answer
+        j.label or j.answer
         for j in judgments
         if j.answer != Answer.WITHDRAWN and not hasattr(j, "superseded_by")
     )
@@ -118,7 +140,7 @@ def comparison_story(comparison: Comparison) -> ComparisonStory:
         comparison=comparison,
         judgments=judgments,
         counts=standing,
-        outcome=outcome_of(standing),
+        outcome=outcome_of(comparison, standing),
         taught=[Taught(row, versions_of(row)) for row in rows],
     )
 

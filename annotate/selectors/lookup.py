@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from annotate.errors import NotFound
-from annotate.models import Project, PromptSet, Snapshot
+from annotate.models import JudgeVersion, Project, PromptSet, Snapshot
 from rlhf_platform.accounts.models import Workspace
 
 
@@ -45,3 +45,15 @@ def find_prompt_set(name: str, *, workspace: Workspace) -> PromptSet:
             "import one with: manage.py import_prompts FILE --name NAME"
         )
     return found
+
+
+def find_judge(name: str, *, workspace: str) -> JudgeVersion:
+    """A judge's newest version by NAME, or the one of NAME:VERSION. Raises NotFound."""
+    slug, _, version = name.partition(":")
+    found = JudgeVersion.objects.filter(workspace__slug=workspace, name=slug)
+    if version:
+        found = found.filter(version=int(version)) if version.isdecimal() else found.none()
+    judge = found.order_by("-version").first()
+    if judge is None:
+        raise NotFound(f"there is no judge {name!r} in workspace {workspace!r}; manage.py judge")
+    return judge

@@ -9,7 +9,7 @@ from rlhf_platform.accounts.models import Membership, Role
 
 
 def projects_for(membership: Membership) -> QuerySet[Project]:
-    """The projects a member may know of, each with `guideline_version` and `guideline_text`.
+    """The projects a member may know of, each with its `guideline_version`, `_text` and `_labels`.
 
     Whoever only judges sees the open ones.
     """
@@ -17,6 +17,7 @@ def projects_for(membership: Membership) -> QuerySet[Project]:
     found = Project.objects.filter(workspace=membership.workspace).annotate(
         guideline_version=Subquery(latest.values("version")[:1]),
         guideline_text=Subquery(latest.values("text")[:1]),
+        guideline_labels=Subquery(latest.values("labels")[:1]),
     )
     if not membership.allows(Role.RESEARCHER):
         found = found.filter(state=Project.State.OPEN)

@@ -7,9 +7,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from django.core.cache import cache
-from django.db.models import Count, Max, Q, QuerySet
+from django.db.models import Count, Max, Q
 
 from annotate.models import Aggregation, Annotator, Answer, Judgment, Project
+from annotate.models.judgments import JudgmentQuerySet
 from annotate.statistics.intervals import wilson
 
 #: How long a computed agreement is kept; its key names what it was computed from.
@@ -72,8 +73,10 @@ def frozen_agreement(*, aggregation: Aggregation) -> Agreement:
     return found
 
 
-def agreement_of(judgments: QuerySet[Judgment]) -> Agreement:
-    rows = judgments.values_list("comparison_id", "comparison__prompt_id", "annotator_id", "answer")
+def agreement_of(judgments: JudgmentQuerySet) -> Agreement:
+    rows = judgments.with_word().values_list(
+        "comparison_id", "comparison__prompt_id", "annotator_id", "word"
+    )
     units: dict[int, list[str]] = defaultdict(list)
     prompts: dict[int, int] = {}
     annotators: dict[int, set[int]] = defaultdict(set)
@@ -143,7 +146,7 @@ def annotator_matrix(*, project: Project) -> list[PairAgreement]:
     from annotate.statistics.agreement import pairwise_agreement  # numpy, as above
 
     rows = Judgment.objects.current().filter(comparison__project=project)
-    answers = list(rows.values_list("annotator_id", "comparison_id", "answer"))
+    answers = list(rows.with_word().values_list("annotator_id", "comparison_id", "word"))
     names = names_apart({annotator for annotator, _, _ in answers})
     pairs = []
     for people, found in pairwise_agreement(answers).items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from annotate.models import Snapshot
+from annotate.models import Project, Snapshot
 from annotate.statistics.intervals import wilson
 
 #: Rows measured for the picture. Their order is that of their hashes: the first are a fair draw.
@@ -48,7 +48,9 @@ class Lengths:
 
 
 def snapshot_lengths(*, snapshot: Snapshot) -> Lengths | None:
-    """The lengths of the snapshot's first rows; None for one without rows."""
+    """The lengths of the snapshot's first rows; None where no responses are compared."""
+    if snapshot.project.kind == Project.Kind.LABELS:
+        return None
     rows = snapshot.rows.order_by("position").values_list("content", flat=True)[:MEASURED]
     pairs = [words_of(json.loads(content)) for content in rows.iterator()]
     if not pairs:
@@ -100,6 +102,7 @@ def rule_in_words(snapshot: Snapshot) -> list[tuple[str, str]]:
     sentences = [
         ("Rows", rule.get("rows", "")),
         ("Chosen", rule.get("chosen", "")),
+        ("Layout", rule.get("layout", "")),
         ("Belief", f"{belief.get('name', '')}: {belief.get('outcome', '')}"),
         ("Probability", belief.get("probability", "")),
         ("Judgments", belief.get("judgments", "")),

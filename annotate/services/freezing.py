@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
@@ -12,6 +13,7 @@ from annotate.errors import AnnotateError, NothingToFreeze
 from annotate.formats.canonical import canonical_json, sha256
 from annotate.models import (
     Aggregation,
+    JudgeVersion,
     Preference,
     Project,
     Prompt,
@@ -19,6 +21,7 @@ from annotate.models import (
     Snapshot,
     SnapshotRow,
 )
+from annotate.services import freezing_labels
 from annotate.services.aggregation import aggregate_project, judgment_state
 from rlhf_platform.accounts.models import User
 
@@ -33,12 +36,19 @@ RULE: dict[str, Any] = {
 CHUNK = 500
 
 
+#: digest, content, preference, split
+Row = tuple[str, str, Preference, str]
+
+
 def message(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
 def row_content(preference: Preference, prompt: Prompt, a: Response, b: Response) -> dict[str, Any]:
-    """One row. Holds no annotator, no free text and no database id."""
+    """One row. Holds no annotator, no free text and no database id.
+
+    judged_by names the judge of a row that no person judged; people's rows do not have it.
+    """
     a_better = preference.outcome == Preference.Outcome.A
     chosen, rejected = (a, b) if a_better else (b, a)
     probability = preference.probability if a_better else 1.0 - preference.probability
@@ -50,7 +60,14 @@ def row_content(preference: Preference, prompt: Prompt, a: Response, b: Response
         "rejected": message(rejected.text),
         "probability": round(probability, 6),
         "n_judgments": preference.n_a + preference.n_b + preference.n_tie + preference.n_both_bad,
+        **judged_by(preference),
     }
+
+
+def judged_by(preference: Preference) -> dict[str, str]:
+    """The mark of a machine's row; nothing for people's."""
+    row = preference.machine_judgment
+    return {} if row is None else {"judged_by": f"machine:{row.judge.name}:v{row.judge.version}"}
 
 
 def in_test(prompt_digest: str, *, salt: str, test_fraction: float) -> bool:
@@ -70,8 +87,37 @@ def why_left_out(preference: Preference, a: Response, b: Response) -> str:
     return ""
 
 
+def compared_rows(
+    aggregation: Aggregation, held_out: Callable[[str], bool]
+) -> tuple[list[tuple[str, Preference, str]], Counter[str]]:
+    """([(content, preference, split), …], why others were left out) of two responses each.
+
+    held_out: whether the prompt of a digest is in the test split
+    """
+    left_out: Counter[str] = Counter()
+    rows = []
+    preferences = aggregation.preferences.select_related(
+        "comparison__prompt",
+        "comparison__response_a",
+        "comparison__response_b",
+        "machine_judgment__judge",
+    )
+    for preference in preferences.iterator(chunk_size=2000):
+        prompt, (a, b) = preference.comparison.prompt, preference.comparison.pair
+        reason = why_left_out(preference, a, b)
+        if reason:
+            left_out[reason] += 1
+            continue
+        split = "test" if held_out(prompt.digest) else "train"
+        if split == "test" and preference.machine_judgment_id is not None:
+            left_out["machine_held_out"] += 1
+            continue
+        rows.append((canonical_json(row_content(preference, prompt, a, b)), preference, split))
+    return rows, left_out
+
+
 def current_aggregation(project: Project) -> Aggregation:
-    latest = project.aggregations.order_by("-pk").first()
+    latest = project.aggregations.filter(judge=None).order_by("-pk").first()
     if latest and latest.summary.get("judgment_state") == judgment_state(project=project):
         return latest
     return aggregate_project(project=project)
@@ -83,35 +129,36 @@ def freeze_snapshot(
     project: Project,
     aggregation: Aggregation | None = None,
     test_fraction: float = 0.2,
+    judge: JudgeVersion | None = None,
     actor: User | None = None,
 ) -> Snapshot:
     """An immutable snapshot of an aggregation (by default the latest that no judgment outdated).
 
-    Raises NothingToFreeze where a split would be empty, AnnotateError for an impossible fraction.
+    judge: a calibrated machine whose judgments stand where no person judged; they are marked, and
+    only trained on: what is held out was judged by people.
+    Raises NothingToFreeze where a split would be empty, NotCalibrated, AnnotateError for an
+    impossible fraction.
     """
     if not 0.0 < test_fraction < 1.0:
         raise AnnotateError(f"the test fraction is {test_fraction}; allowed: between 0 and 1")
+    if judge is not None:
+        if aggregation is not None:
+            raise AnnotateError("name a judge or an aggregation, which has its own; not both")
+        aggregation = aggregate_project(project=project, judge=judge)
     aggregation = aggregation or current_aggregation(project)
     if aggregation.project_id != project.pk:
         raise AnnotateError(f"aggregation {aggregation.pk} is of another project")
     salt = project.slug
-    left_out: Counter[str] = Counter()
-    rows: list[tuple[str, str, Preference, str]] = []  # digest, content, preference, split
-    preferences = aggregation.preferences.select_related(
-        "comparison__prompt", "comparison__response_a", "comparison__response_b"
+    labels = project.kind == Project.Kind.LABELS
+    rows_of = freezing_labels.label_rows if labels else compared_rows
+    found, left_out = rows_of(
+        aggregation, lambda digest: in_test(digest, salt=salt, test_fraction=test_fraction)
     )
-    for preference in preferences.iterator(chunk_size=2000):
-        comparison = preference.comparison
-        reason = why_left_out(preference, comparison.response_a, comparison.response_b)
-        if reason:
-            left_out[reason] += 1
-            continue
-        content = canonical_json(
-            row_content(preference, comparison.prompt, comparison.response_a, comparison.response_b)
-        )
-        held_out = in_test(comparison.prompt.digest, salt=salt, test_fraction=test_fraction)
-        split = "test" if held_out else "train"
-        rows.append((sha256(content), content, preference, split))
+    rows: list[Row] = [
+        (sha256(content), content, preference, split) for content, preference, split in found
+    ]
+    by_machine = sum(preference.machine_judgment_id is not None for _, _, preference, _ in rows)
+    machine = {} if judge is None else {"by_machine": by_machine}
     counts = Counter(split for *_, split in rows)
     for split in SnapshotRow.Split.values:
         if not counts[split]:
@@ -129,8 +176,13 @@ def freeze_snapshot(
         project=project,
         aggregation=aggregation,
         number=highest + 1,
-        rule={**RULE, "test_fraction": test_fraction, "salt": salt, "belief": aggregation.rule},
-        summary={"left_out": dict(left_out), "aggregated": aggregation.summary},
+        rule={
+            **(freezing_labels.RULE if labels else RULE),
+            "test_fraction": test_fraction,
+            "salt": salt,
+            "belief": aggregation.rule,
+        },
+        summary={"left_out": dict(left_out), "aggregated": aggregation.summary, **machine},
         sha256=sha256("".join(f"{content}\n" for _, content, _, _ in rows)),
         n_train=counts[SnapshotRow.Split.TRAIN],
         n_test=counts[SnapshotRow.Split.TEST],

@@ -36,6 +36,7 @@ from annotate.models import (
     ResponseOrigin,
 )
 from annotate.services.answers import CHUNK, chunks, gather_answers, store_judgments, take_slots
+from annotate.services.labels import require_kind
 from annotate.services.projects import check_slug
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
@@ -81,6 +82,7 @@ def import_comparisons(
     Raises NotFound for a missing file and ImportRefused, with line numbers, for anything it cannot
     use; `skip_bad` leaves such rows out and lists them in the report. Nothing is half-stored.
     """
+    require_kind(project, Project.Kind.COMPARISONS)
     records, bad = read_pairs(path, format)
     refuse_or_skip(path, bad, good=len(records), skip_bad=skip_bad)
     return store_pairs(project=project, records=records, bad_rows=bad)
@@ -323,6 +325,7 @@ def open_comparison(
 ) -> Comparison | None:
     """The comparison of two responses, opened where it is new; None when the texts are equal."""
     check_one_workspace(project, first, second)
+    require_kind(project, Project.Kind.COMPARISONS)
     if first.pk == second.pk:
         return None
     if first.prompt_id != second.prompt_id:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from annotate.errors import AnnotateError, KeyReused, LeaseLost, NothingToUndo, ProjectClosed
 from annotate.formats.canonical import canonical_json, sha256, text_problem
 from annotate.models import Annotator, Answer, Assignment, Comparison, Judgment, Project
+from annotate.services.labels import offered_labels
 from annotate.services.serving import lease_end, lock_person, release
 
 State = Assignment.State
@@ -31,6 +32,8 @@ def to_answer(screen: str, *, swapped: bool) -> str:
 
 def to_screen(judgment: Judgment) -> str:
     """The inverse of `to_answer`: what its author sent. A and B are not for their eyes."""
+    if judgment.label:
+        return judgment.label
     if judgment.answer not in (Answer.A, Answer.B):
         return judgment.answer
     return "left" if (judgment.answer == Answer.A) != bool(judgment.swapped) else "right"
@@ -45,15 +48,14 @@ def submit_judgment(
     active_ms: int | None = None,
     rationale: str = "",
 ) -> Judgment:
-    """Store one answer ("left", "right", "tie" or "both_bad").
+    """Store one answer: "left", "right", "tie" or "both_bad", or in a project of labels a label.
 
     The same key with the same answer gives the row that is stored. A lease that ran out meanwhile
     still counts while a place is free. Raises KeyReused, LeaseLost, ProjectClosed, or
     AnnotateError for an answer the project does not offer.
     """
     check_key(idempotency_key)
-    if answer not in SCREEN_ANSWERS:
-        raise AnnotateError(f"answer {answer!r} is none of {', '.join(SCREEN_ANSWERS)}")
+    said = words_for(assignment, answer)
     if active_ms is not None and not 0 <= active_ms < 2**31:
         raise AnnotateError("active_ms must be a number of milliseconds from 0")
     if len(rationale) > MAX_RATIONALE:
@@ -70,7 +72,7 @@ def submit_judgment(
             annotator=annotator,
             assignment=assignment,
             guideline_id=assignment.guideline_id,
-            answer=to_answer(answer, swapped=assignment.swapped),
+            **said,
             swapped=assignment.swapped,
             rationale=rationale,
             active_ms=active_ms,
@@ -99,6 +101,21 @@ def submit_judgment(
             return earlier
         answer_late(assignment, annotator)
         return stored(latest)
+
+
+def words_for(assignment: Assignment, answer: str) -> dict[str, str]:
+    """A judgment's `answer` and `label` for what the screen sent.
+
+    Raises AnnotateError for what the version that was on the screen does not offer.
+    """
+    if assignment.comparison.project.kind != Project.Kind.LABELS:
+        if answer not in SCREEN_ANSWERS:
+            raise AnnotateError(f"answer {answer!r} is none of {', '.join(SCREEN_ANSWERS)}")
+        return {"answer": to_answer(answer, swapped=assignment.swapped), "label": ""}
+    names = [label["name"] for label in offered_labels(assignment)]
+    if answer not in names:
+        raise AnnotateError(f"{answer[:80]!r} is none of this project's labels: {', '.join(names)}")
+    return {"answer": Answer.LABEL, "label": answer}
 
 
 def check_key(key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from django.db import IntegrityError, transaction
 from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery, Value
@@ -11,6 +12,7 @@ from django.db.models.functions import Coalesce, Greatest
 from annotate.errors import AnnotateError, OverlapInUse, SlugTaken
 from annotate.formats.canonical import text_problem
 from annotate.models import Assignment, Comparison, Guideline, Judgment, Project
+from annotate.services.labels import Label, checked_labels
 from rlhf_platform.accounts.models import User, Workspace
 
 SLUG = re.compile(r"[-a-zA-Z0-9_]{1,50}")
@@ -30,26 +32,31 @@ def create_project(
     allow_tie: bool = True,
     allow_both_bad: bool = True,
     lease_s: int = 900,
+    kind: str = Project.Kind.COMPARISONS,
+    labels: Sequence[Label] | None = None,
 ) -> Project:
-    """A project with version 1 of its guidelines.
+    """A project with version 1 of its guidelines (and of its labels, where it has that kind).
 
-    Raises SlugTaken, or AnnotateError for a bad slug, a text or a number that cannot be stored.
+    Raises SlugTaken, or AnnotateError for a bad slug, a text or a number that cannot be stored, an
+    unknown kind, and labels that do not go with the kind.
     """
     check_slug(slug, "project")
     refuse_settings(name=name, guidelines=guidelines, state=None, overlap=overlap, lease_s=lease_s)
+    listed = checked_labels(kind=kind, labels=labels or [])
     try:
         with transaction.atomic():
             project = Project.objects.create(
                 workspace=workspace,
                 name=name,
                 slug=slug,
+                kind=kind,
                 overlap=overlap,
                 allow_tie=allow_tie,
                 allow_both_bad=allow_both_bad,
                 lease_s=lease_s,
                 created_by=actor,
             )
-            Guideline.objects.create(project=project, version=1, text=guidelines)
+            Guideline.objects.create(project=project, version=1, text=guidelines, labels=listed)
     except IntegrityError:
         raise SlugTaken(f"the workspace already has a project {slug!r}") from None
     return project
@@ -105,14 +112,16 @@ def update_project(
     allow_both_bad: bool | None = None,
     lease_s: int | None = None,
     guidelines: str | None = None,
+    labels: Sequence[Label] | None = None,
 ) -> Project:
-    """Change what is not None; other guidelines become their next version.
+    """Change what is not None; other guidelines or labels become the next version of both.
 
     Another overlap changes the free places of every comparison, so that judged + leased + slots =
     overlap still holds. Raises OverlapInUse where more is judged or leased already, AnnotateError
     for a value out of range.
     """
     refuse_settings(name=name, guidelines=guidelines, state=state, overlap=overlap, lease_s=lease_s)
+    listed = checked_labels(kind=project.kind, labels=labels) if labels is not None else None
     # The row serialises two changes, and holds back imports that would open with the old overlap.
     locked = Project.objects.select_for_update().get(pk=project.pk)
     if overlap is not None and overlap != locked.overlap:
@@ -129,13 +138,23 @@ def update_project(
     for field, value in changed.items():
         setattr(locked, field, value)
     locked.save(update_fields=list(changed))
-    if guidelines is not None:
-        latest = locked.guidelines.order_by("-version").first()
-        if latest is None or latest.text != guidelines:
-            version = latest.version + 1 if latest is not None else 1
-            Guideline.objects.create(project=locked, version=version, text=guidelines)
+    if guidelines is not None or listed is not None:
+        next_version(locked, text=guidelines, labels=listed)
     project.refresh_from_db()
     return project
+
+
+def next_version(project: Project, *, text: str | None, labels: list[Label] | None) -> None:
+    """Another version of what is asked, where it differs; None is taken from the latest."""
+    latest = project.guidelines.order_by("-version").first()
+    before = (latest.text, latest.labels) if latest is not None else None
+    now = (
+        text if text is not None else (before[0] if before else ""),
+        labels if labels is not None else (before[1] if before else []),
+    )
+    if now != before:
+        version = latest.version + 1 if latest is not None else 1
+        Guideline.objects.create(project=project, version=version, text=now[0], labels=now[1])
 
 
 def change_overlap(project: Project, overlap: int) -> None:

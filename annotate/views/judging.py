@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 from annotate.errors import AnnotateError, KeyReused, LeaseLost, ProjectClosed
 from annotate.models import Annotator, Assignment, Guideline, Judgment, Project
 from annotate.services.judging import submit_judgment, undo_judgment
+from annotate.services.labels import Label, offered_labels
 from annotate.services.serving import annotator_for, next_assignment, open_for
 from annotate.views.projects import project_of
 from rlhf_platform.accounts.access import MemberRequest, requires
@@ -66,7 +67,7 @@ def judge(request: MemberRequest, slug: str) -> HttpResponse:
 def answer(request: MemberRequest, slug: str) -> HttpResponse:
     """Store an answer and show what comes next, in one request."""
     assignment = get_object_or_404(
-        Assignment.objects.select_related("annotator", "comparison__project"),
+        Assignment.objects.select_related("annotator", "comparison__project", "guideline"),
         pk=whole_number(request, "assignment") or 0,
         annotator__user=request.user,
         comparison__project__workspace=request.membership.workspace,
@@ -137,8 +138,11 @@ def screen(
     except ProjectClosed as error:
         closed = str(error)
     left = right = None
-    if assignment is not None:
-        pair = assignment.comparison.response_a.text, assignment.comparison.response_b.text
+    labels: list[Label] = []
+    if assignment is not None and project.kind == Project.Kind.LABELS:
+        labels = offered_labels(assignment)
+    elif assignment is not None:
+        pair = tuple(response.text for response in assignment.comparison.pair)
         left, right = reversed(pair) if assignment.swapped else pair
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
     mine = Judgment.objects.current().filter(
@@ -148,6 +152,7 @@ def screen(
         "project": project,
         "fragment": template != "annotate/judge.html",
         "assignment": assignment,
+        "labels": labels,
         "left": left,
         "right": right,
         "closed": closed,

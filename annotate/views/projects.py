@@ -7,10 +7,17 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from annotate.errors import AnnotateError
-from annotate.forms import FreezeForm, ImportForm, NewProjectForm, SettingsForm
+from annotate.errors import AnnotateError, SlugTaken
+from annotate.forms import (
+    FreezeForm,
+    ImportForm,
+    ImportTextsForm,
+    NewProjectForm,
+    SettingsForm,
+)
 from annotate.models import Project
 from annotate.selectors.forecast import project_forecast
+from annotate.selectors.label_quality import label_quality
 from annotate.selectors.progress import queue_progress, queue_progress_of
 from annotate.selectors.quality import (
     annotator_matrix,
@@ -20,7 +27,9 @@ from annotate.selectors.quality import (
 )
 from annotate.selectors.throughput import annotator_throughput
 from annotate.services.ingest import import_comparisons
+from annotate.services.labels import labels_as_text
 from annotate.services.projects import create_project, update_project
+from annotate.services.texts import import_texts
 from annotate.uploads import received
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
@@ -40,9 +49,10 @@ def projects(request: MemberRequest) -> HttpResponse:
         try:
             made = create_project(workspace=workspace, actor=request.user, **form.cleaned_data)
         except AnnotateError as error:
-            form.add_error("slug", str(error))
+            form.add_error("slug" if isinstance(error, SlugTaken) else None, str(error))
         else:
-            messages.success(request, f"{made} is there. Bring comparisons in next.")
+            what = "texts" if made.kind == Project.Kind.LABELS else "comparisons"
+            messages.success(request, f"{made} is there. Bring {what} in next.")
             return redirect("import_comparisons", slug=made.slug)
     found = list(Project.objects.filter(workspace=workspace).order_by("name"))
     progress = queue_progress_of(projects=found)
@@ -64,7 +74,7 @@ def project(request: MemberRequest, slug: str) -> HttpResponse:
         "progress": queue_progress(project=found),
         "forecast": project_forecast(project=found),
         "agreement": remembered_agreement(project=found),
-        "share": position_share(project=found),
+        **trust_of(found),
         "paces": paces,
         "fastest": max((pace.judgments_per_hour or 0 for pace in paces), default=0),
         "matrix": matrix,
@@ -76,6 +86,13 @@ def project(request: MemberRequest, slug: str) -> HttpResponse:
     return render(request, "annotate/project.html", context)
 
 
+def trust_of(project: Project) -> dict[str, object]:
+    """What may make the answers of this kind of project doubtful, beside disagreement."""
+    if project.kind == Project.Kind.LABELS:
+        return {"quality": label_quality(project=project)}
+    return {"share": position_share(project=project)}
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Role.RESEARCHER)
 def settings(request: MemberRequest, slug: str) -> HttpResponse:
@@ -83,9 +100,11 @@ def settings(request: MemberRequest, slug: str) -> HttpResponse:
     newest = found.guidelines.order_by("-version").first()
     fields = ("name", "state", "overlap", "lease_s", "allow_tie", "allow_both_bad")
     now = {field: getattr(found, field) for field in fields}
-    form = SettingsForm(
-        request.POST or None, initial={**now, "guidelines": newest.text if newest else ""}
-    )
+    shown = {
+        "guidelines": newest.text if newest else "",
+        "labels": labels_as_text(newest.labels) if newest else "",
+    }
+    form = SettingsForm(request.POST or None, kind=found.kind, initial={**now, **shown})
     if request.method == "POST" and form.is_valid():
         try:
             update_project(project=found, **form.cleaned_data)
@@ -102,18 +121,18 @@ def settings(request: MemberRequest, slug: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Role.RESEARCHER)
 def import_file(request: MemberRequest, slug: str) -> HttpResponse:
-    """Comparisons from a file; what cannot be used is listed line by line."""
+    """Comparisons or texts from a file; what cannot be used is listed line by line."""
     found = project_of(request, slug)
-    form = ImportForm(request.POST or None, request.FILES or None)
+    labels = found.kind == Project.Kind.LABELS
+    form = (ImportTextsForm if labels else ImportForm)(request.POST or None, request.FILES or None)
     context = {"project": found, "tab": "import", "form": form, "report": None, "refused": None}
     status = 200
     if request.method == "POST" and form.is_valid():
-        asked = form.cleaned_data
+        asked = dict(form.cleaned_data)
         try:
-            with received(asked["file"]) as path:
-                context["report"] = import_comparisons(
-                    project=found, path=path, format=asked["format"], skip_bad=asked["skip_bad"]
-                )
+            with received(asked.pop("file")) as path:
+                bring = import_texts if labels else import_comparisons
+                context["report"] = bring(project=found, path=path, **asked)
         except AnnotateError as error:
             context["refused"] = error
             status = 422

@@ -185,11 +185,13 @@ def sft(folder: Path) -> dict[str, Any]:
     config, base, run = prepared(folder, "sft")
     trees = encode_conversations(base, rows, config.data, run.events)
     logps = response_logps(base, trees, Packing(config.row_budget, shared=True))
+    scored = torch.tensor([tree.branches[0].n_scored for tree in trees])
     return {
         "amount": sum(tree.length for tree in trees),
         "seconds": seconds_between(events, "train", "save"),
         "peak_mb": peak,
-        "compared": logps.flatten().tolist(),
+        # what the loss is made of: the mean over a conversation's scored tokens
+        "compared": (logps.flatten() / scored).tolist(),
         "tokens": [list(tree.prompt + tree.branches[0].tokens) for tree in trees],
         "useful_flops": useful_flops(base, trees, forwards=1, backwards=1, head=2),
     }

@@ -227,7 +227,7 @@ def sft(folder: Path) -> dict[str, Any]:
         ids, mask = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"][1:]) >= 0
         with torch.no_grad():
             every = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
-        logps.append(float((every.gather(1, ids[0, 1:, None]).squeeze(1) * mask).sum()))
+        logps.append(float(every.gather(1, ids[0, 1:, None]).squeeze(1)[mask].mean()))
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(

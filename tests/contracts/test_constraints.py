@@ -18,6 +18,8 @@ from django.utils import timezone
 from annotate.models import (
     Aggregation,
     Assignment,
+    JudgeVersion,
+    MachineJudgment,
     Preference,
     PromptSet,
     PromptSetEntry,
@@ -56,6 +58,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "project_overlap_1_to_100": ("project", {"slug": "new", "overlap": 101}),
     "project_lease_at_least_10_s": ("project", {"slug": "new", "lease_s": 9}),
     "project_state": ("project", {"slug": "new", "state": NOWHERE}),
+    "project_kind": ("project", {"slug": "new", "kind": NOWHERE}),
     "guideline_version_once": ("guideline", {}),
     "annotator_once_per_member": ("member", {}),
     "annotator_once_per_external_name": ("imported", {}),
@@ -69,6 +72,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "response_origin_once": ("origin", {}),
     "response_origin_kind": ("origin", {"kind": NOWHERE}),
     "comparison_once_per_project": ("comparison", {}),
+    "comparison_fills_a_before_b": ("comparison", {"digest": "new", "response_a": None}),
+    "comparison_known_label_of_a_text": ("comparison", {"digest": "new", "known_label": "spam"}),
     "comparison_of_two_different_responses": (
         "comparison",
         {"digest": "new", "response_a": "response", "response_b": "response"},
@@ -76,9 +81,28 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "comparison_propensity": ("comparison", {"digest": "new", "propensity": 0.0}),
     "assignment_once_per_annotator": ("assignment", {"state": "skipped"}),
     "assignment_state": ("assignment", {"annotator": "imported", "state": NOWHERE}),
+    "judge_version_once": ("judge", {"digest": "new"}),
+    "judge_digest_once": ("judge", {"version": 2}),
+    "machine_judgment_once_per_judge": ("machine_judgment", {}),
+    "machine_judgment_answer": (
+        "machine_judgment",
+        {"comparison": "other_comparison", "answer": NOWHERE},
+    ),
+    "machine_judgment_flip_is_a_tie": (
+        "machine_judgment",
+        {"comparison": "other_comparison", "flipped": True},
+    ),
+    "machine_judgment_probability": (
+        "machine_judgment",
+        {"comparison": "other_comparison", "probability": 1.5},
+    ),
     "judgment_key_once_per_annotator": ("judgment", {"comparison": "other_comparison"}),
     "judgment_one_chain_per_annotator": ("judgment", {"idempotency_key": "new"}),
     "judgment_answer": ("judgment", {"comparison": "other_comparison", "answer": NOWHERE}),
+    "judgment_label_is_named": (
+        "judgment",
+        {"comparison": "other_comparison", "idempotency_key": "new", "answer": "label"},
+    ),
     "judgment_withdrawal_supersedes": (
         "judgment",
         {"comparison": "other_comparison", "idempotency_key": "new", "answer": "withdrawn"},
@@ -89,6 +113,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"comparison": "other_comparison", "probability": 1.01},
     ),
     "preference_outcome": ("preference", {"comparison": "other_comparison", "outcome": NOWHERE}),
+    "preference_label_is_named": (
+        "preference",
+        {"comparison": "other_comparison", "outcome": "label"},
+    ),
     "snapshot_number_once": ("snapshot", {}),
     "snapshot_row_once": ("snapshot_row", {"position": 1}),
     "snapshot_row_position": ("snapshot_row", {"digest": "new"}),
@@ -131,6 +159,18 @@ def rows(people: People) -> Rows:
     member = make_annotator(workspace, people.bob)
     prompt_set = PromptSet.objects.create(workspace=workspace, name="fresh", use="fresh")
     judgment = make_judgment(comparison, member)
+    judge = JudgeVersion.objects.create(
+        workspace=workspace, name="strict", version=1, rubric="Be strict.", settings={}, digest="j"
+    )
+    machine_judgment = MachineJudgment.objects.create(
+        workspace=workspace,
+        judge=judge,
+        comparison=comparison,
+        answer="a",
+        flipped=False,
+        a_first="a",
+        b_first="a",
+    )
     aggregation = Aggregation.objects.create(workspace=workspace, project=project, rule={})
     preference = Preference.objects.create(
         workspace=workspace,
@@ -202,6 +242,8 @@ def rows(people: People) -> Rows:
             swapped=False,
             expires_at=timezone.now(),
         ),
+        "judge": judge,
+        "machine_judgment": machine_judgment,
         "judgment": judgment,
         "preference": preference,
         "snapshot": snapshot,

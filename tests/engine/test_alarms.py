@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_resume import _signals_as_before, killed_after  # noqa: F401 - a fixture
+from tests.engine.test_resume import killed_after
 from tests.engine.tiny import events, make_run, preference_row, result, user
 from training.engine.__main__ import main
 from training.engine.alarm_settings import ALARMS, ALARMS_OF, AlarmsConfig

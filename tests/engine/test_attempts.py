@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,6 @@ PAIRS = [preference_row(n) for n in range(6)]
 HELD_OUT = [preference_row(n) for n in range(100, 103)]
 PROMPTS = [{"id": str(n), "prompt": user(f"Question number {n}?")} for n in range(3)]
 NOTHING: dict[str, Any] = {"steps": 0, "rows": 0, "metrics": {}}
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +29,6 @@ from training.engine.planner_calibrate import lengths_of
 from training.engine.planner_memory import Layout, mask_bytes
 from training.engine.planner_shapes import read_shape
 from training.engine.token_inspection import load_texts, preflight
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    """`main` takes over the process's signals; pytest wants its own back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
 
 # Rows and refusals ------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,14 +18,6 @@ from training.engine.sources import packaged_gguf
 
 TRAIN = [preference_row(n) for n in range(4)]
 PROMPTS = [{"id": str(n), "prompt": user(f"Question number {n}?")} for n in range(3)]
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

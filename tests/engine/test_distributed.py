@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +21,6 @@ TOLERANCE = 1e-5
 #: What is 0 or 1 by a margin's sign is no smooth figure: at step 0 every margin is rounding.
 BY_SIGN = ("dpo/accuracy", "reward/accuracy")
 METHODS = ("sft", "reward", "dpo", "ppo")
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    """`main` takes over the process's signals; pytest wants its own back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def settings(method: str, tiny: Path, reward: str, **more: Any) -> dict[str, Any]:

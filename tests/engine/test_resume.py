@@ -32,15 +32,6 @@ OPTIM = {"lr": 5e-3, "batch_size": 4, "epochs": 2}
 WEIGHTS = "adapter/adapter_model.safetensors"
 
 
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    """`main` takes over the process's signals; pytest wants its own back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture(scope="module")
 def reward_adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs") / "reward"

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 
 from tests.engine.test_resume import curve, killed_after
 from tests.engine.tiny import make_run, result, save_words, user
-from training.engine import endpoint
+from training.engine import posting
 from training.engine.__main__ import main
 from training.engine.config import PPOConfig
 from training.engine.endpoint import Endpoint, check_reward_url
@@ -35,7 +35,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "PAUSE_S", 0.01)
+    monkeypatch.setattr(posting, "PAUSE_S", 0.01)
 
 
 class Server:

@@ -47,15 +47,6 @@ METHODS = (*OFFLINE, *ONLINE)
 STEPS = {"kto": 6, "orpo": 6, "grpo": 12, "rloo": 12}
 
 
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    """`main` takes over the process's signals; pytest wants its own back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary = " ".join(["yes", "no", "well", "ah", *QUESTIONS])

@@ -62,7 +62,7 @@ class TermOut(serializers.Serializer[Any]):
     how = serializers.CharField(allow_blank=True)
 
 
-class ChangeOut(serializers.Serializer[Any]):
+class FittingOut(serializers.Serializer[Any]):
     settings = serializers.DictField()
     total_bytes = serializers.IntegerField()
     fits = serializers.BooleanField()
@@ -86,8 +86,8 @@ class PlanOut(serializers.Serializer[Any]):
     host_bytes = serializers.IntegerField()
     device_bytes = serializers.IntegerField(allow_null=True)
     fits = serializers.BooleanField(allow_null=True)
-    change = ChangeOut(allow_null=True, help_text="The smallest change that makes it fit")
-    tried = ChangeOut(many=True)
+    change = FittingOut(allow_null=True, help_text="The smallest change that makes it fit")
+    tried = FittingOut(many=True)
     time = TimeField()
     notes = serializers.ListField(child=serializers.CharField())
 

@@ -6,6 +6,8 @@ python -m training.engine selftest         this installation against published n
 python -m training.engine merge ...        write base plus adapter as one whole model
 python -m training.engine plan ...         memory and time of a run before it is launched
 python -m training.engine advise ...       whether to train, retrieve or prompt, and how to start
+python -m training.engine index ...        documents to an index that can be searched
+python -m training.engine search ...       the chunks of an index that fit a query
 
 Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json); 2 wrong usage;
 74 the disk is full and 75 interrupted: `run` with the same folder goes on from the checkpoint.
@@ -28,7 +30,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from training.engine import advisor_cli, planner_cli
+from training.engine import advisor_cli, planner_cli, retrieval_cli
 from training.engine.causes import ALARM, BUG, NO_SPACE, REFUSED, cause_of, in_words
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
@@ -58,6 +60,8 @@ METHODS = {
     "rloo": "training.engine.rloo",
     "evaluate": "training.engine.evaluate",
     "sample": "training.engine.sampling",
+    "pretrain": "training.engine.pretrain",
+    "judge": "training.engine.judge",
 }
 
 
@@ -90,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return planner_cli.run(options)
         if options.command == "advise":
             return advisor_cli.run(options)
+        if options.command in ("index", "search"):
+            return retrieval_cli.run(options)
         if options.command == "preflight":
             return print_preflight(options.run_dir, as_json=options.json)
         return run_folder(
@@ -211,6 +217,7 @@ def parser() -> argparse.ArgumentParser:
     )
     planner_cli.add_command(commands)
     advisor_cli.add_command(commands)
+    retrieval_cli.add_commands(commands)
     return top
 
 

@@ -41,6 +41,8 @@ ALARMS_OF = {
     "rloo": ("kl_budget", "length_drift", "eos_rate", "grad_norm", "not_finite"),
     "evaluate": (),
     "sample": (),
+    "pretrain": ("grad_norm", "not_finite"),
+    "judge": (),
 }
 ALARMS = (
     "kl_budget",

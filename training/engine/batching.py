@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from training.engine.attention import Blocks
 from training.engine.data import Branch, Tree
 from training.engine.distributed import share
 
@@ -29,6 +30,7 @@ class PackedRow:
     targets: (N,) the scored tokens. branch_of: (N,) which of the row's branches a token is in.
     branches: for each, (index of its tree in the batch, index of the branch in the tree).
     last: (B,) index of each branch's last token (of the prompt's, where the branch is empty).
+    trees: what the mask says, as blocks in the order of the row.
     """
 
     input_ids: Tensor
@@ -39,6 +41,7 @@ class PackedRow:
     branch_of: Tensor
     branches: list[tuple[int, int]]
     last: Tensor
+    trees: tuple[Blocks, ...]
 
     def to(self, device: torch.device) -> PackedRow:
         return PackedRow(
@@ -50,6 +53,7 @@ class PackedRow:
             self.branch_of.to(device),
             self.branches,
             self.last.to(device),
+            self.trees,
         )
 
 
@@ -111,12 +115,14 @@ def build_row(group: Sequence[tuple[int, Tree]], *, only: int | None = None) -> 
     branch_of: list[int] = []
     branches: list[tuple[int, int]] = []
     last: list[int] = []
+    trees: list[Blocks] = []
     for number, (index, tree) in enumerate(group):
         ids += tree.prompt
         positions += range(len(tree.prompt))
         tree_of += [number] * len(tree.prompt)
         part_of += [PROMPT] * len(tree.prompt)
         prompt_end = len(ids) - 1
+        sizes: list[int] = []
         for part, branch in enumerate(tree.branches):
             if only is not None and part != only:
                 continue
@@ -130,7 +136,10 @@ def build_row(group: Sequence[tuple[int, Tree]], *, only: int | None = None) -> 
                 targets.append(branch.tokens[offset])
                 branch_of.append(len(branches))
             branches.append((index, part))
+            sizes.append(len(branch.tokens))
             last.append(len(ids) - 1 if branch.tokens else prompt_end)
+        root = len(tree.prompt)
+        trees.append(Blocks(root + sizes[0], ()) if len(sizes) == 1 else Blocks(root, tuple(sizes)))
     plain = len(group) == 1 and len(branches) == 1
     return PackedRow(
         input_ids=torch.tensor(ids),
@@ -141,6 +150,7 @@ def build_row(group: Sequence[tuple[int, Tree]], *, only: int | None = None) -> 
         branch_of=torch.tensor(branch_of, dtype=torch.long),
         branches=branches,
         last=torch.tensor(last, dtype=torch.long),
+        trees=tuple(trees),
     )
 
 

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.engine import calibration
+from training.engine.calibration import calibration_error
 from training.engine.intervals import clustered_interval, resampled_counts, share_interval
-
-#: Bins of confidence of equal width, as in Guo et al. 2017 (arXiv 1706.04599, section 5).
-BINS = 15
 
 Numbers = NDArray[np.float64]
 
@@ -156,34 +155,7 @@ def f1_scores(
 
 
 def reliability(answers: Answers) -> list[dict[str, Any]]:
-    """Rows by the probability of the class that was said, in `BINS` bins of equal width: (m − 1)/M
-    up to and including m/M."""
+    """Rows by the probability of the class that was said (`calibration.reliability`)."""
     confidence = np.exp(answers.log_probabilities.max(axis=1))
-    right = answers.predicted == answers.targets
-    edges = np.linspace(0.0, 1.0, BINS + 1)
-    bin_of = np.digitize(confidence, edges[1:-1], right=True)
-    found = []
-    for number in range(BINS):
-        own = bin_of == number
-        some = bool(own.any())
-        found.append(
-            {
-                "above": float(edges[number]),
-                "to": float(edges[number + 1]),
-                "rows": int(own.sum()),
-                "confidence": float(confidence[own].mean()) if some else None,
-                "accuracy": float(right[own].mean()) if some else None,
-            }
-        )
-    return found
-
-
-def calibration_error(bins: Sequence[dict[str, Any]]) -> float:
-    """Expected calibration error: Σ rows/n · |accuracy − confidence| over the bins.
-
-    Guo et al. 2017 (arXiv 1706.04599), equation 3. It has no interval here: resampled rows fill
-    the bins less evenly, so that a bootstrap of it is biased upwards.
-    """
-    known = [each for each in bins if each["rows"]]
-    n = sum(each["rows"] for each in known)
-    return float(sum(b["rows"] * abs(b["accuracy"] - b["confidence"]) for b in known) / n)
+    right = (answers.predicted == answers.targets).astype(float)
+    return calibration.reliability(confidence.tolist(), right.tolist())

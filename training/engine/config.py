@@ -15,7 +15,9 @@ from typing import Any
 
 from training.engine.alarm_settings import AlarmsConfig
 from training.engine.config_classify import ClassifyConfig
+from training.engine.config_judge import NO_BASE, JudgeConfig
 from training.engine.config_ppo import PPOConfig
+from training.engine.config_pretrain import PretrainConfig
 from training.engine.config_trl import GRPOConfig, KTOConfig, ORPOConfig, RLOOConfig, check
 from training.engine.errors import ConfigError
 
@@ -29,7 +31,10 @@ NORMALIZE = ("none", "mean", "mean_std")
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 METHODS = (
     "sft", "classify", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo", "evaluate", "sample",
+    "pretrain", "judge",
 )  # fmt: skip
+#: Methods whose rows may be texts without turns, so that a base needs no chat template.
+TEXT_METHODS = ("classify", "pretrain")
 #: Methods whose loss is computed by TRL's own trainers.
 TRL_METHODS = ("kto", "orpo", "grpo", "rloo")
 #: Methods in which the policy answers prompts and a reward adapter scores the answers.
@@ -41,7 +46,8 @@ class BaseConfig:
     """The base model and how its weights are held."""
 
     source: str
-    """`demo` (the packaged SmolLM2), a Hub id, a local folder, or a .gguf file."""
+    """`demo` (the packaged SmolLM2), a Hub id, a local folder, or a .gguf file; `none` for a judge
+    that is asked over HTTP."""
     revision: str | None = None
     """Branch, tag or commit of a Hub id."""
     dtype: str = "float32"
@@ -73,7 +79,7 @@ class AdapterConfig:
     alpha: int = 32
     """Scale: the update is multiplied by alpha / r."""
     dropout: float = 0.0
-    """Dropout on the adapter's input while training SFT, classify; preference methods need 0."""
+    """Dropout on the adapter's input in sft, classify and pretrain; preference methods need 0."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the linear layers that get an adapter."""
     use_dora: bool = False
@@ -138,7 +144,7 @@ class OptimConfig:
     lr: float = 2e-4
     """Peak learning rate."""
     batch_size: int = 4
-    """Rows (pairs, conversations) per optimizer step."""
+    """Rows (pairs, conversations, windows of documents) per optimizer step."""
     epochs: int = 1
     """Passes over the training rows."""
     max_steps: int | None = None
@@ -359,7 +365,7 @@ class RunConfig:
     schema: int = SCHEMA
     """Version of this layout; a newer one is refused."""
     method: str
-    """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate or sample."""
+    """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate, sample, pretrain, judge."""
     seed: int = 0
     """Seed of every random draw."""
     threads: int = 2
@@ -392,6 +398,8 @@ class RunConfig:
     rloo: RLOOConfig | None = None
     evaluate: EvaluateConfig | None = None
     sample: SampleConfig | None = None
+    pretrain: PretrainConfig | None = None
+    judge: JudgeConfig | None = None
 
     def __post_init__(self) -> None:
         check(self.schema == SCHEMA, "schema", self.schema, f"{SCHEMA}")
@@ -411,7 +419,7 @@ class RunConfig:
         check(
             given == [self.method], "method sections", given, f"the section {self.method!r} alone"
         )
-        if self.method not in ("sft", "classify", "reward", "dpo", "kto", "orpo"):
+        if self.method not in ("sft", "classify", "reward", "dpo", "kto", "orpo", "pretrain"):
             # a setting that would not be obeyed is refused rather than passed over
             asked, instead = self.optim.max_steps, "null here"
             if self.method in ONLINE_METHODS:
@@ -420,7 +428,7 @@ class RunConfig:
         if self.method == "kto":
             size = self.optim.batch_size
             check(size >= 2, "optim.batch_size", size, "2 or more (KTO compares within a batch)")
-        if self.method in ("evaluate", "sample"):
+        if self.method in ("evaluate", "sample", "judge"):
             optimizer = self.optim.optimizer
             check(optimizer == "adamw", "optim.optimizer", optimizer, "adamw here, where none runs")
         check(self.tuning in ("lora", "full"), "tuning", self.tuning, "lora, full")
@@ -431,8 +439,17 @@ class RunConfig:
             check(start is None, "adapter.init_from", start, "null; use evaluate.policy_adapter")
         if self.method in ("reward", "dpo", "ppo", *TRL_METHODS):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
+        self._check_base()
         self.alarms.expect_obeyed(self.method)
         self._check_budgets()
+
+    def _check_base(self) -> None:
+        """Raise ConfigError where a base is named that is not loaded, or none where one is."""
+        remote = self.judge is not None and self.judge.url is not None
+        what = f"{NO_BASE} with judge.url, which loads no base" if remote else "a base to load"
+        check((self.base.source == NO_BASE) == remote, "base.source", self.base.source, what)
+        start = self.adapter.init_from if remote else None
+        check(start is None, "adapter.init_from", start, "null with judge.url")
 
     def _check_budgets(self) -> None:
         """Raise ConfigError where two settings would end a run over one figure."""
@@ -455,9 +472,9 @@ class RunConfig:
         if self.method in TRL_METHODS:
             raise ConfigError(
                 f"tuning is 'full'; allowed for {self.method}: lora (full trains sft, classify, "
-                "reward, dpo)"
+                "reward, dpo, pretrain)"
             )
-        if self.method in ("evaluate", "sample"):
+        if self.method in ("evaluate", "sample", "judge"):
             raise ConfigError(
                 f"tuning is 'full', and {self.method} trains nothing; leave tuning out, and name "
                 "the folder of a fully trained model in base.source"

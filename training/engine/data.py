@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from jinja2 import TemplateError
 
@@ -69,6 +69,8 @@ class Pair:
     prompt_id: str
     tree: Tree
     label: Label
+    row: int = 0
+    """Which of the rows that were given, from 1."""
 
 
 @dataclass
@@ -125,7 +127,7 @@ def require_messages(value: Any, where: str) -> list[dict[str, str]]:
     return list(value)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[str]:
     """Half a surrogate pair is a str in Python, and no text to a tokenizer."""
     if not isinstance(value, str):
         return False
@@ -254,7 +256,7 @@ def encode_pairs(
             seen.cut += len(tokens) > room
             branches.append(Branch(tokens[:room]))
         tree = Tree(prompt, tuple(branches))
-        pairs.append(Pair(str(row.get("prompt_id", number)), tree, label))
+        pairs.append(Pair(str(row.get("prompt_id", number)), tree, label, number))
     seen.report(events, what)
     if not pairs:
         raise DataError(f"no {what} row is left: {seen.why_left_out()}")

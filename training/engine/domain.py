@@ -296,10 +296,17 @@ def words(text: str) -> Iterator[str]:
 
 
 def tokens_of(base: Base, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """(token ids, where in the text each begins and ends). Raises BaseModelError."""
+    """(token ids, where in the text each begins and ends). Raises BaseModelError.
+
+    Text that spells a special token stays text.
+    """
     try:
         found = base.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            text,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+            verbose=False,
         )
     except NotImplementedError:
         raise BaseModelError(

@@ -23,6 +23,10 @@ class BaseModelError(EngineError):
     """Raised when a base or adapter cannot be loaded, or could only be loaded unsafely."""
 
 
+class JudgeError(EngineError):
+    """Raised when a judge cannot be asked, or never says which answer is better."""
+
+
 class RewardSourceError(EngineError):
     """Raised when what scores PPO's answers cannot be asked, or answers with what is no score."""
 

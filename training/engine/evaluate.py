@@ -1,11 +1,13 @@
 """Method "evaluate": what the adapters do on held-out pairs and prompts.
 
 Every share comes with a 95 % interval clustered by prompt. Generation uses the same seeds for
-policy and reference.
+policy and reference. Figures with their intervals stand in `evaluation` of result.json and in
+report.html, which needs nothing beside itself (docs/methods/evaluate.md).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from training.engine.batching import Packing
@@ -18,14 +20,21 @@ from training.engine.dpo import (
     reference_logps,
 )
 from training.engine.errors import DataError
+from training.engine.evaluation import of_answers, of_margins
+from training.engine.files import write_file
 from training.engine.models import Base, load_base
 from training.engine.preflight import announce, choose_packing, seed_everything
+from training.engine.report import page
 from training.engine.reward import ADAPTER as REWARD
-from training.engine.reward import attach, held_out_metrics, test_pairs
+from training.engine.reward import attach, held_out_figures, test_pairs
 from training.engine.reward_sources import AdapterReward
 from training.engine.rollouts import roll_out
-from training.engine.rundir import Row, RunDir
+from training.engine.rundir import Row, RunDir, read_rows
 from training.engine.scores import ScoreHead
+from training.engine.win_rate import by_judge
+
+#: What a judge said of old (first) and new (second) answers; optional.
+JUDGED = "data/judged.jsonl"
 
 
 def train(run: RunDir) -> dict[str, Any]:
@@ -54,12 +63,17 @@ def train(run: RunDir) -> dict[str, Any]:
     announce(run, base, total_steps=total, rows=len(pairs), trainable=0)
     packing = choose_packing(run, base, [pair.tree for pair in pairs])
 
+    rows = run.held_out_rows()
     metrics: dict[str, float] = {}
+    evaluation: dict[str, Any] = judged_part(run)
     step = 0
     if reward_head is not None:
         run.events.write("phase", name="reward")
         with base.use(REWARD):
-            metrics |= held_out_metrics(base, reward_head, pairs, packing)
+            found, margins = held_out_figures(base, reward_head, pairs, packing)
+        metrics |= found
+        evaluation["reward"] = of_margins(margins, pairs, rows)
+        metrics["reward/ece"] = evaluation["reward"]["calibration"]["ece"]
         step = report(run, step, total, metrics)
     if settings.policy_adapter is not None:
         run.events.write("phase", name="policy")
@@ -67,12 +81,31 @@ def train(run: RunDir) -> dict[str, Any]:
         with base.use(ADAPTER):
             margins = held_out_margins(base, pairs, references, packing, beta=settings.beta)
         metrics |= accuracy_after(margins, pairs)
+        evaluation["policy"] = of_margins(margins, pairs, rows)
         step = report(run, step, total, metrics)
     if generates and reward_head is not None:
         run.events.write("phase", name="generate")
-        metrics |= answers_of_both(run, base, reward_head, reference, packing)
+        found, evaluation["answers"] = answers_of_both(run, base, reward_head, reference, packing)
+        metrics |= found
         step = report(run, step, total, metrics)
-    return {"steps": step, "rows": len(pairs), "metrics": metrics, "adapter": None}
+    written = run.attempt_path / "report.html"
+    source = config.base.source
+    named = Path(source).name if source.startswith("/") else source  # no path of this machine
+    write_file(written, page(evaluation, base=named))
+    return {
+        "steps": step,
+        "rows": len(pairs),
+        "metrics": metrics,
+        "adapter": None,
+        "evaluation": evaluation,
+        "report": run.name_of(written),
+    }
+
+
+def judged_part(run: RunDir) -> dict[str, Any]:
+    """The judge's win rate, where the run holds what a judge said."""
+    path = run.path / JUDGED
+    return {"judge": by_judge(read_rows(path))} if path.is_file() else {}
 
 
 def report(run: RunDir, step: int, total: int, metrics: dict[str, float]) -> int:
@@ -84,8 +117,8 @@ def report(run: RunDir, step: int, total: int, metrics: dict[str, float]) -> int
 
 def answers_of_both(
     run: RunDir, base: Base, reward_head: ScoreHead, reference: str | None, packing: Packing
-) -> dict[str, float]:
-    """Answers of policy and reference to held-out prompts: reward, KL, length, EOS rate."""
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Answers of policy and reference to held-out prompts: (metrics, `answers` of the result)."""
     settings = run.config.evaluate
     assert settings is not None  # noqa: S101 - the config guarantees it
     by_prompt: dict[str, Row] = {}
@@ -114,7 +147,16 @@ def answers_of_both(
         for name, adapter in (("policy", ADAPTER), ("reference", reference))
     }
     new, old = both["policy"], both["reference"]
-    return {
+    found = of_answers(
+        new,
+        old,
+        [{"id": prompt.id, "prompt": prompt.messages} for prompt in asked],
+        lambda tokens: str(base.tokenizer.decode(list(tokens), skip_special_tokens=True)),
+    )
+    metrics = {
+        "reward/win_rate": found["win_rate"]["value"],
+        "reward/win_rate_low": found["win_rate"]["low"],
+        "reward/win_rate_high": found["win_rate"]["high"],
         "reward/mean_policy": new.scores.mean().item(),
         "reward/mean_reference": old.scores.mean().item(),
         "kl/policy": new.kl().mean().item(),
@@ -123,3 +165,4 @@ def answers_of_both(
         "eos/rate": new.finished.float().mean().item(),
         "eos/reference": old.finished.float().mean().item(),
     }
+    return metrics, found

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from training.engine.config import TRL_METHODS, BaseConfig, PPOConfig, from_dict, to_dict
+from training.engine.config_judge import NO_BASE
 from training.engine.errors import BaseModelError, ConfigError, RunFolderError
 from training.engine.files import adapter_digest, write_file_once
 from training.engine.rundir import RunDir
@@ -38,7 +39,9 @@ def compare_inputs(run: RunDir) -> None:
         compare_files(before["data"], run.data_files())
     config = run.config.base
     pinned = before["base"].get("commit") if before is not None else None
-    base = identity_of_base(replace(config, revision=pinned or config.revision))
+    base = {"source": NO_BASE}  # whose judge answers from elsewhere
+    if config.source != NO_BASE:
+        base = identity_of_base(replace(config, revision=pinned or config.revision))
     if "commit" in base:
         run.base = replace(config, revision=base["commit"])
     run.inputs = {

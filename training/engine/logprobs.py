@@ -86,7 +86,7 @@ class TokenLogProbs(torch.autograd.Function):
 def row_states(base: Base, row: PackedRow) -> Tensor:
     """Hidden states of one row under the active adapter. Returns: (T, H)"""
     mask = None if row.mask is None else row.mask[None, None]
-    return base.hidden(row.input_ids[None], row.positions[None], mask)[0]
+    return base.hidden(row.input_ids[None], row.positions[None], mask, row.trees)[0]
 
 
 def token_logps(base: Base, row: PackedRow, states: Tensor, temperature: float = 1.0) -> Tensor:

@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from training.engine.attention import IMPLEMENTATION, Blocks, layout_of, with_layout
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.errors import BaseModelError
 from training.engine.files import cannot_write, publish_folder, require_space
@@ -111,16 +112,25 @@ class Base:
         weight: Tensor = self.causal.get_output_embeddings().weight
         return weight
 
-    def hidden(self, input_ids: Tensor, position_ids: Tensor, mask: Tensor | None) -> Tensor:
+    def hidden(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        trees: Sequence[Blocks] = (),
+    ) -> Tensor:
         """Last hidden states of rows under the active adapter.
 
         input_ids, position_ids: (B, T). mask: (B, 1, T, T) bool, True where a token may look, or
-        None for plain causal attention. Returns: (B, T, H)
+        None for plain causal attention. trees: what the mask says as blocks, where it is of trees.
+        Returns: (B, T, H)
         """
         if mask is not None:
             # as numbers, once for all layers: each would make its own of a boolean one, and keep it
             unseen = torch.zeros(mask.shape, dtype=self.dtype, device=mask.device)
             mask = unseen.masked_fill_(~mask, -torch.inf)
+            if trees and mask.device.type == "cpu":  # where a kernel's start costs next to nothing
+                mask = with_layout(mask, layout_of(trees, self.dtype, mask.device))
         with self._computing():
             states: Tensor = self.backbone(
                 input_ids=input_ids,
@@ -444,6 +454,8 @@ def load_base(
         )
     base = Base(model, tokenizer, config, mixed=dtype != getattr(torch, config.dtype))
     require_quantized(model, config)
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(IMPLEMENTATION)
     keep_differentiable(model)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -37,6 +37,8 @@ DEVICES = ("gpu", "cpu")
 BYTES = {"float32": 4, "bfloat16": 2}
 #: Below these a smaller setting saves next to nothing.
 LEAST_ROW_BUDGET, LEAST_LENGTH, LEAST_NEW_TOKENS = 64, 128, 16
+#: Methods whose rows hold one text each.
+ONE_TEXT = ("sft", "pretrain", "classify")
 #: Prompts that `sample` answers are not counted by its config; one batch of rows is assumed.
 SAMPLED_PROMPTS = DECODE_ROWS
 
@@ -183,7 +185,7 @@ def plan(
 
 def expect_trainable(config: RunConfig, shape: BaseShape) -> None:
     """Raise BaseModelError for an encoder where text has to be written or continued."""
-    writes = ("sft", "dpo", "kto", "orpo", "sample", *ONLINE_METHODS)
+    writes = ("sft", "pretrain", "dpo", "kto", "orpo", "sample", *ONLINE_METHODS)
     if not shape.decoder and config.method in writes:
         raise BaseModelError(
             f"{config.method} needs a base that writes text, and {shape.family} is an encoder"
@@ -231,7 +233,7 @@ def frozen_adapters(config: RunConfig) -> int:
         given = (asked.reward_adapter, asked.policy_adapter, asked.reference_adapter)
         return sum(name is not None for name in given)
     start = config.adapter.init_from is not None
-    if config.method in ("sft", "classify", "reward", "orpo"):
+    if config.method in ("sft", "pretrain", "classify", "reward", "orpo"):
         return 0
     if config.method in ("dpo", "sample"):
         return int(start)
@@ -278,7 +280,7 @@ def tree_bound(config: RunConfig, shape: BaseShape, known: Lengths) -> int:
         return prompt + config.sample.max_new_tokens
     text = text_bound(config, shape)
     # two responses are longest together behind the shortest prompt
-    return text if config.method in ("sft", "classify") else 2 * text
+    return text if config.method in ONE_TEXT else 2 * text
 
 
 def work_of(config: RunConfig, shape: BaseShape, known: Lengths) -> Work:
@@ -317,7 +319,7 @@ def work_of(config: RunConfig, shape: BaseShape, known: Lengths) -> Work:
         length=tokens if shape.decoder else tree,
         scored=0 if headed else scored,
         # a text alone in its row is read under plain causal attention
-        masked=not (config.method in ("sft", "classify") and trees == 1),
+        masked=not (config.method in ONE_TEXT and trees == 1),
         checkpointing=ckpt,
         logits="none" if headed else "chunk",
     )
@@ -363,7 +365,7 @@ def phases_of(
             phases["answers"] = [*held, *decoding_terms(shape, layout, decoding)]
     else:
         phases = training_phases(shape, layout, work, decoding)
-        if config.method in ("sft", "classify", "reward", "dpo", "ppo") and shape.decoder:
+        if config.method in (*ONE_TEXT, "reward", "dpo", "ppo") and shape.decoder:
             # two longest rows packed together, to prove that packing is right (`preflight`)
             both = 2 * tree_bound(config, shape, known)
             proof = replace(work, tokens=both, length=both, masked=True)

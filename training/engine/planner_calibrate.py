@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from training.engine.config import ONLINE_METHODS, RunConfig
+from training.engine.config import ONLINE_METHODS, TEXT_METHODS, RunConfig
 from training.engine.errors import EngineError, RunFolderError
 from training.engine.planner import Lengths, Plan, plan
 from training.engine.planner_shapes import BaseShape, shape_of_source
@@ -186,7 +186,7 @@ def measure(folder: Path) -> Surroundings:
     importlib.import_module(MODULES[config.method])
     from training.engine.token_inspection import load_texts
 
-    texts = load_texts(config.base, turns=config.method != "classify")
+    texts = load_texts(config.base, turns=config.method not in TEXT_METHODS)
     return Surroundings(resident_peak_mb(), lengths_of(folder, config, texts))
 
 
@@ -205,6 +205,7 @@ def lengths_of(folder: Path, config: RunConfig, texts: Any) -> Lengths:
         encode_prompts,
         within_positions,
     )
+    from training.engine.pretrain_data import training_windows
     from training.engine.rundir import read_rows
     from training.engine.steps import batches
 
@@ -224,6 +225,9 @@ def lengths_of(folder: Path, config: RunConfig, texts: Any) -> Lengths:
     rows = read_rows(folder / (data.test if method == "evaluate" else data.train))
     if method == "sft":
         trees = encode_conversations(texts, rows, data, quiet)
+    elif method == "pretrain":
+        longest = within_positions(texts, data, quiet).max_length
+        trees, _ = training_windows(texts, folder, rows, config, longest, quiet)
     elif config.classify is not None:
         labels = labels_of(rows, [], config.classify)
         longest = within_positions(texts, data, quiet).max_length

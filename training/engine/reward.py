@@ -106,6 +106,13 @@ def held_out_metrics(
     base: Base, head: ScoreHead, pairs: Sequence[Pair], packing: Packing
 ) -> dict[str, float]:
     """Accuracy with its interval clustered by prompt, mean margin, and what heads disagree."""
+    return held_out_figures(base, head, pairs, packing)[0]
+
+
+def held_out_figures(
+    base: Base, head: ScoreHead, pairs: Sequence[Pair], packing: Packing
+) -> tuple[dict[str, float], list[float]]:
+    """`held_out_metrics`, and the margin of each pair."""
     values = tree_values(base, head.each, [pair.tree for pair in pairs], packing)
     scores = head.combine(values)
     margins = (scores[:, 0] - scores[:, 1]).tolist()
@@ -118,7 +125,7 @@ def held_out_metrics(
     }
     if values.shape[-1] > 1:
         metrics["reward/disagreement"] = head.disagreement(values).mean().item()
-    return metrics
+    return metrics, margins
 
 
 def row_weights(pairs: Sequence[Pair], *, heads: int, seed: int) -> Tensor:

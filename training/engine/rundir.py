@@ -36,13 +36,18 @@ Row = dict[str, Any]
 def read_rows(path: Path) -> list[Row]:
     """The objects of a JSON-lines file, split on "\\n" only. DataError names the line."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        data = path.read_bytes()
+        text = data.decode("utf-8")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start})") from None
+        at = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path} line {at} is not UTF-8 text (byte {error.start} of the file); convert it, "
+            "such as iconv -f ISO-8859-1 -t UTF-8"
+        ) from None
     rows: list[Row] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line:
@@ -203,6 +208,16 @@ def make_attempt(run: Path, name: str | None) -> Path:
     return folder
 
 
+#: What an attempt may leave beside result.json, and the key there that names it.
+RESULTS = (
+    ("adapter", "adapter"),
+    ("model", "model"),
+    ("samples.jsonl", "samples"),
+    ("judgments.jsonl", "judgments"),
+    ("report.html", "report"),
+)
+
+
 def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
     """Write an attempt's result.json and make it the run's; the first attempt to do so wins.
 
@@ -212,7 +227,7 @@ def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
     """
     run = attempt.parent.parent
     finite = {k: v for k, v in result["metrics"].items() if math.isfinite(v)}
-    nothing = {"adapter": None, "model": None, "samples": None}
+    nothing = dict.fromkeys(kind for _, kind in RESULTS)
     whole = {**nothing, **result, "metrics": finite, "attempt": attempt.name}
     own = attempt / "result.json"
     write_file(own, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
@@ -223,8 +238,7 @@ def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
         return False
     except OSError as error:
         raise cannot_write(run / "result.json", error) from error
-    named = (("adapter", "adapter"), ("model", "model"), ("samples.jsonl", "samples"))
-    for name, kind in named:
+    for name, kind in RESULTS:
         if whole[kind] is not None:
             point_to(run / name, whole[kind])
     return True

@@ -6,13 +6,15 @@ length of its conversation), end-of-turn tokens included, so that the model lear
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from training.engine.batching import PackedRow
-from training.engine.data import encode_conversations
+from training.engine.batching import PackedRow, Packing
+from training.engine.checkpoint import Checkpoint
+from training.engine.data import Tree, encode_conversations
 from training.engine.distributed import add_up
 from training.engine.dpo import ADAPTER
 from training.engine.logprobs import row_states, token_logps
@@ -46,38 +48,53 @@ def train(run: RunDir) -> dict[str, Any]:
     announce(run, base, total_steps=len(plan), rows=len(trees), trainable=trainable)
     packing = choose_packing(run, base, trees)
 
-    loss_of_step = 0.0
     with base.use(trained.adapter):
         checkpoint = steps.resume()
-        if checkpoint is not None:
-            loss_of_step = float(checkpoint.state["loss"])
         run.events.write("phase", name="train")
-        for batch in plan[steps.step :]:
-            # 1. pack the conversations; the loss is normalised by the tokens of the whole batch
-            chosen = [trees[i] for i in batch]
-            n_tokens = sum(branch.n_scored for tree in chosen for branch in tree.branches)
-            total = torch.zeros((), dtype=torch.float64)
-            for row in (row for group in own_groups(base, chosen, packing) for row in group):
-                steps.raise_if_stopped()
-                # 2. their part of the cross-entropy of the assistant's tokens
-                loss = row_loss(base, row, n_tokens)
-                steps.check_finite(loss)
-                loss.backward()
-                total += loss.detach().cpu()
-            add_up(total)
-            loss_of_step = total.item()
-            # 3. update
-            taken = steps.take()
-            # 4. log, save
-            run.events.metrics(steps.step, {"loss/train": loss_of_step} | taken)
-            steps.progress()
-            if steps.reached({"loss": loss_of_step}):
-                break
+        loss = fit(run, base, steps, trees, plan, packing, checkpoint)
     run.events.write("phase", name="save")
-    metrics = {"loss/train": loss_of_step}
     return {
         "steps": steps.step,
         "rows": len({i for batch in plan[: steps.step] for i in batch}),
-        "metrics": metrics,
+        "metrics": {"loss/train": loss},
         **trained.save(run),
     }
+
+
+def fit(
+    run: RunDir,
+    base: Base,
+    steps: Steps,
+    trees: Sequence[Tree],
+    plan: Sequence[Sequence[int]],
+    packing: Packing,
+    checkpoint: Checkpoint | None,
+    beside: Mapping[str, Any] = {},
+) -> float:
+    """Every step of `plan` that is left after `checkpoint`. Returns the loss of the last one.
+
+    plan: indices of the trees of each step. beside: plain JSON that checkpoints keep as well.
+    """
+    loss_of_step = 0.0 if checkpoint is None else float(checkpoint.state["loss"])
+    for batch in plan[steps.step :]:
+        # 1. pack the trees; the loss is normalised by the tokens of the whole batch
+        chosen = [trees[i] for i in batch]
+        n_tokens = sum(branch.n_scored for tree in chosen for branch in tree.branches)
+        total = torch.zeros((), dtype=torch.float64)
+        for row in (row for group in own_groups(base, chosen, packing) for row in group):
+            steps.raise_if_stopped()
+            # 2. their part of the cross-entropy of the scored tokens
+            loss = row_loss(base, row, n_tokens)
+            steps.check_finite(loss)
+            loss.backward()
+            total += loss.detach().cpu()
+        add_up(total)
+        loss_of_step = total.item()
+        # 3. update
+        taken = steps.take()
+        # 4. log, save
+        run.events.metrics(steps.step, {"loss/train": loss_of_step} | taken)
+        steps.progress()
+        if steps.reached({"loss": loss_of_step, **beside}):
+            break
+    return loss_of_step

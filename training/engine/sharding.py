@@ -24,7 +24,7 @@ from training.engine.data import Tree
 from training.engine.errors import ConfigError
 
 #: The methods whose every pass goes through `own_groups`; decoding has a rhythm of its own.
-METHODS = ("sft", "reward", "dpo")
+METHODS = ("sft", "reward", "dpo", "pretrain")
 
 
 def asked() -> bool:

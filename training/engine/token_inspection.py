@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from training.engine.classify_data import labels_of, place, text_tokens
-from training.engine.config import ONLINE_METHODS, BaseConfig, DataConfig, RunConfig
+from training.engine.config import ONLINE_METHODS, TEXT_METHODS, BaseConfig, DataConfig, RunConfig
 from training.engine.data import prompt_tokens, require_messages, response_tokens
 from training.engine.errors import BaseModelError, DataError
 from training.engine.inspection import (
@@ -29,6 +29,8 @@ from training.engine.inspection import (
     refusal,
 )
 from training.engine.models import Base, turn_end, usable_positions
+from training.engine.pretrain_data import GENERAL_FILE, REPLAY_FILE
+from training.engine.pretrain_inspection import inspect_documents
 from training.engine.rundir import RunDir, read_config, read_rows
 
 #: Methods that train on conversations, and on prompts alone; all others train on pairs.
@@ -90,6 +92,13 @@ def inspect_rows(
     data = config.data
     if config.method == "classify":
         return inspect_texts(texts, config, folder), time.monotonic() - began
+    if config.method == "pretrain":
+        others = (
+            read_rows(folder / name) if has_rows(folder / name) else []
+            for name in (data.test, GENERAL_FILE, REPLAY_FILE)
+        )
+        rows = read_rows(folder / data.train)
+        return inspect_documents(rows, *others), time.monotonic() - began
     if config.method in PROMPTS:
         rows = read_rows(folder / data.prompts)
         section = config.ppo or config.grpo or config.rloo or config.sample
@@ -274,7 +283,7 @@ def report(run: RunDir, base: Base) -> None:
 def preflight(folder: Path) -> tuple[list[Finding], float]:
     """The findings about a run folder, with nothing written to it."""
     config = read_config(folder / "config.json")
-    texts = load_texts(config.base, turns=config.method != "classify")
+    texts = load_texts(config.base, turns=config.method not in TEXT_METHODS)
     return inspect_rows(texts, config, folder)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training.engine import sharding
-from training.engine.config import RunConfig
+from training.engine.config import TEXT_METHODS, RunConfig
 from training.engine.files import CLASSIFIER, REWARD_SCALE
 from training.engine.models import Base, load_base, pick_device
 from training.engine.rundir import RunDir
@@ -68,7 +68,7 @@ def load_trainable(run: RunDir) -> Base:
         gradient_checkpointing=config.gradient_checkpointing,
         tuning=config.tuning,
         device=torch.device("cpu") if sharding.asked() else None,
-        turns=config.method != "classify",  # whose rows may be plain texts
+        turns=config.method not in TEXT_METHODS,
     )
 
 

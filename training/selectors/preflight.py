@@ -10,8 +10,8 @@ from typing import Any
 from django.core.cache import cache
 
 from annotate.export.writers import snapshot_lines
-from annotate.models import Snapshot, SnapshotRow
-from training.engine.inspection import EXAMPLES, inspect_pairs
+from annotate.models import Project, Snapshot, SnapshotRow
+from training.engine.inspection import EXAMPLES, inspect_labelled, inspect_pairs
 from training.models import Run
 
 #: Rows of a split that are looked at before a launch. Their order is that of their hashes, so the
@@ -64,7 +64,9 @@ def snapshot_preflight(*, snapshot: Snapshot) -> Preflight:
     found: Preflight | None = cache.get(key)
     if found is None:
         splits = [read_rows(snapshot, split) for split in SnapshotRow.Split.values]
-        checks = [as_check(finding.as_json()) for finding in inspect_pairs(*splits)]
+        labels = snapshot.project.kind == Project.Kind.LABELS
+        inspect = inspect_labelled if labels else inspect_pairs
+        checks = [as_check(finding.as_json()) for finding in inspect(*splits)]
         found = Preflight(
             checks=sorted_checks([check for check in checks if check is not None]),
             rows=sum(map(len, splits)),

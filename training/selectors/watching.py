@@ -192,8 +192,8 @@ def preferred_answer(round: Round, prompt_digest: str) -> str:
     if row is None:
         return ""
     compared: Comparison = row.preference.comparison
-    better = compared.response_a if row.preference.outcome == "a" else compared.response_b
-    return better.text
+    a, b = compared.pair
+    return (a if row.preference.outcome == "a" else b).text
 
 
 def round_signature(round: Round) -> str:

@@ -34,15 +34,25 @@ def told(content: dict[str, Any], preference: Preference, weights: dict[int, flo
     """A row with weight, margin and tie (docs/reference/run-directory.md).
 
     The margin is how far the votes lead, of n with two more supposed of which each side has one:
-    1/3 for a single vote, 3/5 for three of three.
+    1/3 for a single vote, 3/5 for three of three. What a machine judged counts as one vote of
+    weight 1, the mean of people's reliabilities.
     """
-    n = preference.n_a + preference.n_b + preference.n_tie
-    row = {**content, "weight": round(weights[preference.pk], 6)}
-    if preference.outcome == Preference.Outcome.TIE or preference.n_tie:
-        row["tie"] = round(preference.n_tie / n, 6)
+    n_a, n_b, n_tie, weight = votes_of(preference, weights)
+    n = n_a + n_b + n_tie
+    row = {**content, "weight": round(weight, 6)}
+    if preference.outcome == Preference.Outcome.TIE or n_tie:
+        row["tie"] = round(n_tie / n, 6)
     if preference.outcome != Preference.Outcome.TIE:
-        row["margin"] = round(abs(preference.n_a - preference.n_b) / (n + 2), 6)
+        row["margin"] = round(abs(n_a - n_b) / (n + 2), 6)
     return json.dumps(row, ensure_ascii=False)
+
+
+def votes_of(preference: Preference, weights: dict[int, float]) -> tuple[int, int, int, float]:
+    """(votes for A, for B, for a tie, what they weigh together)."""
+    if preference.machine_judgment_id is None:
+        return preference.n_a, preference.n_b, preference.n_tie, weights[preference.pk]
+    said = preference.outcome
+    return int(said == "a"), int(said == "b"), int(said == "tie"), 1.0
 
 
 def row_weights(snapshot: Snapshot) -> dict[int, float]:
@@ -74,11 +84,16 @@ def tie_rows(snapshot: Snapshot) -> list[tuple[dict[str, Any], Preference]]:
     salt, fraction = snapshot.rule["salt"], snapshot.rule["test_fraction"]
     preferences = snapshot.aggregation.preferences.filter(
         outcome=Preference.Outcome.TIE
-    ).select_related("comparison__prompt", "comparison__response_a", "comparison__response_b")
+    ).select_related(
+        "comparison__prompt",
+        "comparison__response_a",
+        "comparison__response_b",
+        "machine_judgment__judge",
+    )
     found = []
     for preference in preferences.iterator(chunk_size=2000):
         pair = preference.comparison
-        sides = (pair.response_a, pair.response_b)
+        sides = pair.pair
         if not any(side.text.strip() for side in sides) or in_test(
             pair.prompt.digest, salt=salt, test_fraction=fraction
         ):

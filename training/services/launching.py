@@ -158,6 +158,11 @@ def refuse_round(
             raise CannotLaunch(f"the {name} belongs to another workspace")
     if snapshot.project_id != project.pk:
         raise CannotLaunch(f"{snapshot} belongs to another project")
+    if project.kind != Project.Kind.COMPARISONS:
+        raise CannotLaunch(
+            f"{project} collects labels; a round needs compared responses (train a classifier on "
+            "its snapshot instead: method classify)"
+        )
     if method not in Round.Method.values:
         raise CannotLaunch(f"method {method!r} is none of {', '.join(Round.Method.values)}")
     unknown = sorted(set(config) - SECTIONS)
@@ -246,6 +251,8 @@ def launch_sampling(
     """
     if {version.workspace_id, prompt_set.workspace_id} != {project.workspace_id}:
         raise CannotLaunch("version, prompt set and project must belong to one workspace")
+    if project.kind != Project.Kind.COMPARISONS:
+        raise CannotLaunch(f"{project} collects labels; answers are compared in another project")
     if version.kind == ModelVersion.Kind.REWARD:
         raise CannotLaunch(f"{version} is a reward model; it does not answer prompts")
     if not prompt_set.entries.exists():

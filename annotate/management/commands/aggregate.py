@@ -5,9 +5,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from annotate.management.base import FriendlyCommand
-from annotate.models import Preference
 from annotate.selectors.lookup import find_project
-from annotate.services.aggregation import aggregate_project
+from annotate.services.aggregation import aggregate_project, outcomes_of
 
 
 class Command(FriendlyCommand):
@@ -25,7 +24,7 @@ class Command(FriendlyCommand):
             f"aggregation {aggregation.pk} ({aggregation.rule['name']}): "
             f"{summary['judgments']} judgments on {summary['comparisons']} comparisons"
         )
-        counts = ", ".join(f"{name} {summary[name]}" for name in Preference.Outcome.values)
+        counts = ", ".join(f"{name} {summary[name]}" for name in outcomes_of(project))
         self.stdout.write(f"  {counts}")
         self.stdout.write(f"  {agreement(summary['agreement'])}")
         if summary["comparisons"]:

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from annotate.management.base import FriendlyCommand
-from annotate.selectors.lookup import find_project
+from annotate.selectors.lookup import find_judge, find_project
 from annotate.services.freezing import freeze_snapshot
 
 
@@ -20,11 +20,20 @@ class Command(FriendlyCommand):
             default=0.2,
             help="share of prompts held out (default: %(default)s)",
         )
+        parser.add_argument(
+            "--judge",
+            help="a calibrated judge as NAME or NAME:VERSION, for what no person judged",
+        )
         self.add_workspace_argument(parser)
 
     def work(self, **options: Any) -> None:
         project = find_project(options["project"], workspace=options["workspace"])
-        snapshot = freeze_snapshot(project=project, test_fraction=options["test_fraction"])
+        judge = None
+        if options["judge"]:
+            judge = find_judge(options["judge"], workspace=options["workspace"])
+        snapshot = freeze_snapshot(
+            project=project, test_fraction=options["test_fraction"], judge=judge
+        )
         left_out = snapshot.summary["left_out"]
         self.stdout.write(f"snapshot {snapshot.pk} ({snapshot})")
         self.stdout.write(f"  train {snapshot.n_train}, test {snapshot.n_test}")

@@ -3,7 +3,6 @@
 
 const stage = document.getElementById("judge");
 const announce = document.getElementById("announce");
-const KEYS = { 1: "left", ArrowLeft: "left", 2: "right", ArrowRight: "right", "=": "tie", 0: "both_bad" };
 const IDLE_MS = 60_000;
 const RETRY_MS = 3_000;
 
@@ -34,9 +33,11 @@ function mark() {
   }
 }
 
-function choose(value) {
-  const option = document.querySelector(`input[name=answer][value=${value}]`);
-  if (!option) return;
+// Each answer names its keys in the page: what can be chosen differs from project to project.
+const optionOf = (key) =>
+  [...document.querySelectorAll("input[name=answer]")].find((option) => option.dataset.keys.split(" ").includes(key));
+
+function choose(option) {
   option.checked = true;
   mark();
   announce.textContent = option.parentElement.textContent.trim();
@@ -88,8 +89,8 @@ function show(html, takenBack) {
   ready();
   scrollTo(0, 0);
   stage.focus({ preventScroll: true });
-  const here = takenBack ? "Taken back: choose again." : "Next comparison.";
-  announce.textContent = document.querySelector(".answers") ? here : "Nothing left to judge.";
+  const here = takenBack ? "Taken back: choose again." : "The next one.";
+  announce.textContent = form("answer-form") ? here : "Nothing left to judge.";
 }
 
 function ready() {
@@ -106,8 +107,8 @@ function ready() {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
   if (document.querySelector("dialog[open]")) return;
-  const value = KEYS[event.key];
-  if (value) { event.preventDefault(); choose(value); return; }
+  const option = optionOf(event.key);
+  if (option) { event.preventDefault(); choose(option); return; }
   if (event.key === "Enter" && !event.target.closest("button, a, summary")) {
     event.preventDefault();
     if (form("answer-form")) send(form("answer-form"));

@@ -27,13 +27,15 @@ def test_next_shows_the_pair_and_nothing_else(people: People) -> None:
     bob = two_open(people)
     served = bob.post("/projects/helpful/next").json()
     assert set(served) == {
-        "id", "project", "expires_at", "prompt", "left", "right", "answers", "guideline_version",
+        "id", "project", "expires_at", "prompt", "left", "right", "response", "answers", "labels",
+        "guideline_version",
     }  # fmt: skip
     comparison = Assignment.objects.get(pk=served["id"]).comparison
     texts = {comparison.response_a.text, comparison.response_b.text}
     assert {served["left"], served["right"]} == texts
     assert served["prompt"] == comparison.prompt.messages
     assert served["answers"] == ["left", "right", "tie", "both_bad"]
+    assert (served["response"], served["labels"]) == (None, [])
     assert bob.post("/projects/helpful/next").json() == served
 
 

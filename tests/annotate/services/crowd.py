@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from annotate.formats.texts import TextRecord
+
 
 def in_parallel(count: int, work: Callable[[int], object]) -> list[object]:
     """Run `work` in that many threads at once; returns results, or the exceptions they raised."""
@@ -36,17 +38,28 @@ def in_parallel(count: int, work: Callable[[int], object]) -> list[object]:
     return outcomes
 
 
-def judge_everything(people: int = 8, comparisons: int = 40, overlap: int = 3) -> dict[str, Any]:
+def text_record(number: int) -> TextRecord:
+    return TextRecord(number, [{"role": "user", "content": f"Text {number}"}])
+
+
+def judge_everything(
+    people: int = 8, comparisons: int = 40, overlap: int = 3, *, labels: bool = False
+) -> dict[str, Any]:
     """Everyone asks and answers until nothing is left for them; then count."""
     from annotate.models import Annotator, Comparison, Judgment
     from annotate.services.judging import submit_judgment
+    from annotate.services.labels import labels_from_text
     from annotate.services.serving import next_assignment
+    from annotate.services.texts import store_texts
     from tests.factories import make_annotator, make_comparison, make_project
     from tests.people import make_people
 
     workspace = make_people().workspace
-    project = make_project(workspace, overlap=overlap)
-    for number in range(comparisons):
+    project = make_project(workspace, overlap=overlap, kind="labels" if labels else "comparisons")
+    if labels:
+        project.guidelines.update(labels=labels_from_text("yes\nno"))
+        store_texts(project=project, records=[text_record(number) for number in range(comparisons)])
+    for number in range(0 if labels else comparisons):
         make_comparison(project, prompt=f"Question {number}?")
     crowd: list[Annotator] = [make_annotator(workspace, name=f"person {n}") for n in range(people)]
 
@@ -56,7 +69,7 @@ def judge_everything(people: int = 8, comparisons: int = 40, overlap: int = 3) -
             submit_judgment(
                 assignment=assignment,
                 annotator=crowd[index],
-                answer="left",
+                answer="yes" if labels else "left",
                 idempotency_key=f"{index}-{done}",
             )
             done += 1

@@ -102,6 +102,11 @@ def test_eight_people_judge_forty_comparisons_on_postgresql() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_eight_people_label_forty_texts_on_postgresql() -> None:
+    assert judge_everything(labels=True) == EXACT
+
+
+@pytest.mark.django_db(transaction=True)
 def test_requests_of_every_kind_at_once_neither_wait_for_each_other_nor_lose_a_place() -> None:
     people = make_people()
     project = make_project(people.workspace, overlap=3)

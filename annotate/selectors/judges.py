@@ -1,0 +1,103 @@
+"""Machines that judge: their versions, and how they agree with people."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from django.db.models import Count, Q, QuerySet, Sum
+
+from annotate.models import (
+    Answer,
+    Calibration,
+    Comparison,
+    JudgeVersion,
+    Judgment,
+    MachineJudgment,
+    Project,
+)
+from rlhf_platform.accounts.models import Workspace
+
+if TYPE_CHECKING:
+    from annotate.statistics.calibration import Figures, Judged
+
+
+def judges_of(*, workspace: Workspace) -> QuerySet[JudgeVersion]:
+    """Versions of a workspace's judges with the counts of what they said, the newest first."""
+    verdict = MachineJudgment.Answer
+    return (
+        JudgeVersion.objects.filter(workspace=workspace)
+        .annotate(
+            n_judged=Count("judgments"),
+            n_flipped=Count("judgments", filter=Q(judgments__flipped=True)),
+            n_failed=Count("judgments", filter=Q(judgments__answer=verdict.NONE)),
+            n_tokens=Sum("judgments__tokens", default=0),
+        )
+        .order_by("name", "-version")
+    )
+
+
+def unjudged(
+    *, project: Project, judge: JudgeVersion, by_people: bool = False
+) -> QuerySet[Comparison]:
+    """Comparisons that this version has not judged; by_people: only those that a person has."""
+    found = project.comparisons.exclude(machine_judgments__judge=judge)
+    if by_people:
+        found = found.filter(judgments__in=Judgment.objects.current()).distinct()
+    return found.select_related("prompt", "response_a", "response_b").order_by("random_key", "pk")
+
+
+def judged_by_both(*, judge: JudgeVersion, project: Project) -> list[Judged]:
+    """Comparisons that people and the judge answered; the people's answer is their majority.
+
+    Where people's most frequent answer is not one, it is a tie; both bad prefers neither, and is a
+    tie here too. Comparisons without a verdict of the judge are left out (they are counted apart).
+    """
+    from annotate.statistics.calibration import Judged  # numpy, which the start need not pay
+
+    said = MachineJudgment.objects.filter(judge=judge, comparison__project=project)
+    said = said.exclude(answer=MachineJudgment.Answer.NONE).select_related(
+        "comparison__response_a", "comparison__response_b"
+    )
+    people: dict[int, list[str]] = defaultdict(list)
+    answers = Judgment.objects.current().filter(comparison__project=project)
+    for comparison, answer in answers.values_list("comparison_id", "answer"):
+        people[comparison].append(answer)
+    rows = []
+    for row in said.order_by("comparison_id"):
+        given = people.get(row.comparison_id)
+        if not given:
+            continue
+        a, b = (len(each.text) for each in row.comparison.pair)
+        rows.append(
+            Judged(
+                prompt=str(row.comparison.prompt_id),
+                person=majority(given),
+                machine=row.answer,
+                a_first=row.a_first,
+                b_first=row.b_first,
+                longer="a" if a > b else "b" if b > a else "",
+            )
+        )
+    return rows
+
+
+def majority(answers: list[str]) -> str:
+    """ "a", "b" or "tie", as `aggregation.RULE` reads them, with both bad as a tie."""
+    counts = Counter("tie" if answer == Answer.BOTH_BAD else answer for answer in answers)
+    a, b, tie = counts["a"], counts["b"], counts["tie"]
+    if a == b or tie > max(a, b):
+        return "tie"
+    return "a" if a > b else "b"
+
+
+def calibration_figures(*, judge: JudgeVersion, project: Project) -> Figures:
+    """The judge against people on what both judged, as it stands now."""
+    from annotate.statistics.calibration import calibrate
+
+    return calibrate(judged_by_both(judge=judge, project=project))
+
+
+def accepted_calibration(*, judge: JudgeVersion, project: Project) -> Calibration | None:
+    """The newest calibration of this version in this project that an admin accepted."""
+    return judge.calibrations.filter(project=project).order_by("-pk").first()
