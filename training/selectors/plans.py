@@ -26,7 +26,8 @@ MOST_PARAMETERS = 10**15
 GB = 10**9
 #: Width of the picture of a plan's parts, in the units of its viewBox.
 WIDTH = 1000
-#: Devices that people name, as (kind, memory in GB). A processor: what is free beside the libraries.
+#: Devices that people name: (title, kind, memory in GB). Of a processor: what is free beside the
+#: libraries.
 PRESETS: dict[str, tuple[str, str, int]] = {
     "gpu-8": ("GPU, 8 GB (RTX 4060)", "gpu", 8),
     "gpu-16": ("GPU, 16 GB (T4)", "gpu", 16),

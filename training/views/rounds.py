@@ -20,8 +20,8 @@ from training.errors import LaunchKeyReused, TrainingError
 from training.forms import LaunchForm
 from training.models import Round
 from training.selectors.costs import launch_hints
-from training.selectors.plans import DEFAULT_PRESET, PRESETS
 from training.selectors.events import event_row, run_pace
+from training.selectors.plans import DEFAULT_PRESET, PRESETS
 from training.selectors.round_events import last_cursor, read_cursor, round_events_after
 from training.selectors.rounds import comparisons_opened
 from training.selectors.runs import answers_side_by_side
