@@ -33,6 +33,9 @@ from training.engine.planner_memory import (
 from training.engine.planner_shapes import BaseShape
 from training.engine.planner_time import Estimate, estimate
 
+#: The source of reward of a plan that names none: its size is that of an adapter.
+ANY_REWARD = {"reward_adapter": "reward"}
+
 DEVICES = ("gpu", "cpu")
 BYTES = {"float32": 4, "bfloat16": 2}
 #: Below these a smaller setting saves next to nothing.

@@ -9,14 +9,12 @@ from typing import Any
 
 from training.engine.config import METHODS, RunConfig, from_dict
 from training.engine.errors import ConfigError, UsageError
-from training.engine.planner import Plan, plan, with_settings
+from training.engine.planner import ANY_REWARD, Plan, plan, with_settings
 from training.engine.planner_memory import GIB
 from training.engine.planner_shapes import BaseShape, read_shape, shape_of_source
 
 EXIT_DONE, EXIT_FAILED = 0, 1
 GB = 1e9
-#: Sources of reward for a plan that names none: their size is that of an adapter.
-ANY_REWARD = {"reward_adapter": "reward"}
 
 
 def add_command(commands: Any) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 
 from training.engine.config import RunConfig, from_dict
 from training.engine.errors import BaseModelError, ConfigError, EngineError
-from training.engine.planner import Lengths, Plan, plan, with_settings
-from training.engine.planner_cli import ANY_REWARD
+from training.engine.planner import ANY_REWARD, Lengths, Plan, plan, with_settings
 from training.engine.planner_memory import Term
 from training.engine.planner_shapes import DEMO, BaseShape, read_shape, shape_of
 from training.errors import TrainingError

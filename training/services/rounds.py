@@ -85,8 +85,6 @@ def plan(round: Round) -> list[str]:
 
 def start_version(round: Round) -> ModelVersion:
     """Where the policy starts, which is also its reference: this round's SFT if it has one."""
-    if round.pk is None:  # a draft that is planned and not stored has no runs
-        return round.reference
     if round.pk is None:  # a draft, which is only planned
         return round.reference
     fine_tuned = round.runs.filter(stage="sft", output__isnull=False).order_by("-pk").first()
