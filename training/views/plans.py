@@ -13,7 +13,7 @@ from rlhf_platform.accounts.models import Role
 from training.engine.errors import EngineError
 from training.engine.planner import Lengths
 from training.forms import LaunchForm
-from training.models import Round
+from training.models import Round, Run
 from training.plan_forms import PlanForm
 from training.selectors.plans import (
     DEFAULT_PRESET,
@@ -56,9 +56,8 @@ def answered(asked: dict[str, Any]) -> Planned:
     if asked["device_gb"] is not None:
         device_bytes = int(asked["device_gb"] * GB)
     lengths = Lengths(longest=asked["longest"], rows=asked["rows"])
-    return planned(
-        asked["method"], config, shape, device=device, device_bytes=device_bytes, lengths=lengths
-    )
+    title = dict(Run.Method.choices).get(asked["method"], asked["method"])
+    return planned(title, config, shape, device=device, device_bytes=device_bytes, lengths=lengths)
 
 
 @require_POST
