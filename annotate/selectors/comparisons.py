@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from django.db.models import Count, QuerySet
 
 from annotate.models import Answer, Comparison, Judgment, Preference, Project, SnapshotRow
-from annotate.services.aggregation import believe, believe_label
+from annotate.services.aggregation import believe_label
+from annotate.statistics.belief import believe
 
 FILTERS = {
     "all": "All",

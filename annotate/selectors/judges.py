@@ -16,6 +16,7 @@ from annotate.models import (
     MachineJudgment,
     Project,
 )
+from annotate.statistics.belief import believe
 from rlhf_platform.accounts.models import Workspace
 
 if TYPE_CHECKING:
@@ -83,12 +84,8 @@ def judged_by_both(*, judge: JudgeVersion, project: Project) -> list[Judged]:
 
 
 def majority(answers: list[str]) -> str:
-    """ "a", "b" or "tie", as `aggregation.RULE` reads them, with both bad as a tie."""
-    counts = Counter("tie" if answer == Answer.BOTH_BAD else answer for answer in answers)
-    a, b, tie = counts["a"], counts["b"], counts["tie"]
-    if a == b or tie > max(a, b):
-        return "tie"
-    return "a" if a > b else "b"
+    """ "a", "b" or "tie", as snapshots believe them, with both bad as a tie."""
+    return believe(Counter("tie" if each == Answer.BOTH_BAD else each for each in answers))[0]
 
 
 def calibration_figures(*, judge: JudgeVersion, project: Project) -> Figures:

@@ -22,6 +22,7 @@ from annotate.models import (
 from annotate.selectors.quality import project_agreement
 from annotate.services.labels import current_labels
 from annotate.services.machine_judging import require_calibrated
+from annotate.statistics.belief import believe
 
 #: Stored with every aggregation, so that a preference can be recomputed from its judgments.
 RULE: dict[str, Any] = {
@@ -50,18 +51,6 @@ MACHINE_RULE: dict[str, Any] = {
     "probability": "the machine's own where it gives one, else 1, 0 or 0.5 by its answer",
 }
 CHUNK = 1000
-
-
-def believe(counts: Counter[str]) -> tuple[str, float]:
-    """(outcome, P(A better)) of one comparison's answers under RULE."""
-    a, b, tie, bad = (counts[answer] for answer in ("a", "b", "tie", "both_bad"))
-    compared = a + b + tie
-    probability = (a + tie / 2) / compared if compared else 0.5
-    if bad > compared:
-        return Preference.Outcome.BOTH_BAD, probability
-    if a == b or tie > max(a, b):
-        return Preference.Outcome.TIE, probability
-    return (Preference.Outcome.A if a > b else Preference.Outcome.B), probability
 
 
 def believe_label(counts: Counter[str]) -> tuple[str, float]:

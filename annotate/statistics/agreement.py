@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,7 +99,7 @@ def alpha_with_interval(
     if len(parts) < 2:
         reason = "no interval, because all answers are about one prompt"
         return Alpha(value, None, None, len(kept), n_values, reason)
-    drawn = bootstrap(parts, seed=seed)
+    drawn = bootstrap(parts, alpha_of_parts, seed=seed)
     defined = drawn[~np.isnan(drawn)]
     if len(defined) < DEFINED * len(drawn):
         reason = "no interval, because too few prompts have different answers"
@@ -108,14 +108,22 @@ def alpha_with_interval(
     return Alpha(value, float(low), float(high), len(kept), n_values)
 
 
-def bootstrap(parts: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
-    """Alpha of RESAMPLES draws of as many clusters. parts: (clusters, 1 + values)"""
+def bootstrap(
+    parts: NDArray[np.float64],
+    of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    seed: int,
+) -> NDArray[np.float64]:
+    """A figure of RESAMPLES draws of as many clusters.
+
+    parts: (clusters, p) what adds up over clusters. of: sums (…, p) to the figure (…).
+    """
     n = len(parts)
     generator = np.random.default_rng(seed)
     drawn = []
     for _ in range(0, RESAMPLES, AT_ONCE):
         times = generator.multinomial(n, np.full(n, 1 / n), size=AT_ONCE)  # (AT_ONCE, clusters)
-        drawn.append(alpha_of_parts(times @ parts))
+        drawn.append(of(times @ parts))
     return np.concatenate(drawn)
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 1000
+from annotate.statistics.agreement import bootstrap
+
 VALUES = ("a", "b", "tie")
 #: An interval is given where at least this share of the resamples has a value.
 DEFINED = 0.95
@@ -145,12 +146,7 @@ def interval(
     np.add.at(sums, cluster_of, table)
     if len(sums) < 2:
         return Figure(value, None, None, n)
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(RESAMPLES // 100):
-        times = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=100)
-        drawn.append(of(times @ sums))
-    values = np.concatenate(drawn)
+    values = bootstrap(sums, of, seed=seed)
     defined = values[~np.isnan(values)]
     if len(defined) < DEFINED * len(values):
         return Figure(value, None, None, n)
