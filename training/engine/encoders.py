@@ -8,7 +8,6 @@ attention mask; there is no packing, because an encoder's tokens look both ways.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,17 +219,12 @@ class EncoderClassifier(Classifier):
             yield chosen, self.base.logits(ids.to(device), mask.to(device))
 
     def save(self, run: RunDir) -> dict[str, str]:
-        if not run.is_leader:
-            return {}
-        if self.trained.adapter is None:
-            folder = run.attempt_path / "model"
-            shutil.rmtree(folder, ignore_errors=True)  # of this attempt, started a second time
-            save_whole_model(self.base, folder)
-            return {"model": run.name_of(folder)}
-        folder = run.attempt_path / "adapter"
         beside = {CLASSIFIER: classifier_text(self.base.causal.config)}
-        self.base.save_classifier_adapter(self.trained.adapter, folder, beside)
-        return {"adapter": run.name_of(folder)}
+        return self.trained.write(
+            run,
+            lambda folder: save_whole_model(self.base, folder),
+            lambda name, folder: self.base.save_classifier_adapter(name, folder, beside),
+        )
 
 
 def padded_groups(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -7,8 +7,9 @@ the first step (and come from the cache after a resume), so no second copy is he
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -39,24 +40,43 @@ class Trained:
         labels: what the head's numbers are the logits of; it is a classifier's head then.
         Returns: the field of the result that names it; nothing where another process writes it.
         """
+        scale = None if head is None else scale_text(head)
+        beside = {} if scale is None else {REWARD_SCALE: scale}
+
+        def write_model(folder: Path) -> None:
+            save_whole_model(self.base, folder, head=head, labels=labels, beside=beside)
+
+        def write_adapter(name: str, folder: Path) -> None:
+            if head is None:
+                self.base.save_adapter(name, folder)
+                return
+            named = {}
+            if labels:
+                model = empty_classifier(self.base, heads=len(labels), labels=labels)
+                named[CLASSIFIER] = classifier_text(model.config)
+            self.base.save_reward_adapter(name, head, folder, beside=beside | named)
+
+        return self.write(run, write_model, write_adapter)
+
+    def write(
+        self,
+        run: RunDir,
+        write_model: Callable[[Path], None],
+        write_adapter: Callable[[str, Path], None],
+    ) -> dict[str, str]:
+        """Have the leader write the attempt's model/, or adapter/ with the adapter's name.
+
+        Returns: the field of the result that names it; nothing where another process writes it.
+        """
         if not run.is_leader:
             return {}
-        scale = None if head is None else scale_text(head)
         if self.adapter is None:
             folder = run.attempt_path / "model"
             shutil.rmtree(folder, ignore_errors=True)  # of this attempt, started a second time
-            beside = {} if scale is None else {REWARD_SCALE: scale}
-            save_whole_model(self.base, folder, head=head, labels=labels, beside=beside)
+            write_model(folder)
             return {"model": run.name_of(folder)}
         folder = run.attempt_path / "adapter"
-        if head is None:
-            self.base.save_adapter(self.adapter, folder)
-        else:
-            beside = {} if scale is None else {REWARD_SCALE: scale}
-            if labels:
-                model = empty_classifier(self.base, heads=len(labels), labels=labels)
-                beside[CLASSIFIER] = classifier_text(model.config)
-            self.base.save_reward_adapter(self.adapter, head, folder, beside=beside)
+        write_adapter(self.adapter, folder)
         return {"adapter": run.name_of(folder)}
 
 
