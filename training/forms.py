@@ -72,6 +72,20 @@ def offer(form: forms.Form, **choices: QuerySet) -> None:
         cast(forms.ModelChoiceField, form.fields[name]).queryset = queryset
 
 
+def parsed(text: str) -> dict[str, Any]:
+    """A JSON object that somebody pasted. Raises forms.ValidationError saying what is wrong."""
+    try:
+        return cast(dict[str, Any], SettingsField().to_internal_value(json.loads(text or "{}")))
+    except json.JSONDecodeError as error:
+        raise forms.ValidationError(
+            f"This is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        ) from error
+    except RecursionError:
+        raise forms.ValidationError("Nested too deeply.") from None
+    except NotStorable as error:
+        raise forms.ValidationError(str(error.args[0])) from error
+
+
 class LaunchForm(forms.Form):
     """What a round needs; everything else has defaults (training.services.presets)."""
 
@@ -126,18 +140,7 @@ class LaunchForm(forms.Form):
         self.fields["launch_key"].initial = uuid.uuid4().hex
 
     def clean_config(self) -> dict[str, Any]:
-        text = self.cleaned_data["config"]
-        try:
-            asked = SettingsField().to_internal_value(json.loads(text or "{}"))
-        except json.JSONDecodeError as error:
-            raise forms.ValidationError(
-                f"This is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
-            ) from error
-        except RecursionError:
-            raise forms.ValidationError("Nested too deeply.") from None
-        except NotStorable as error:
-            raise forms.ValidationError(str(error.args[0])) from error
-        return cast(dict[str, Any], asked)
+        return parsed(self.cleaned_data["config"])
 
     def renew_key(self) -> None:
         """Let what is in the form now be launched, though its key launched something else."""

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, cast
+from typing import Any
 
 from django import forms
-from rest_framework.serializers import ValidationError as NotStorable
 
 from rlhf_platform.accounts.models import Workspace
-from training.api.settings_field import SettingsField
 from training.engine.config import METHODS
-from training.forms import offer, versions_of
+from training.forms import offer, parsed, versions_of
 from training.models import ModelVersion
 from training.selectors.plans import DEFAULT_PRESET, PRESETS
-
-
-def parsed(text: str) -> dict[str, Any]:
-    """A JSON object that somebody pasted. Raises forms.ValidationError saying what is wrong."""
-    try:
-        return cast(dict[str, Any], SettingsField().to_internal_value(json.loads(text or "{}")))
-    except json.JSONDecodeError as error:
-        raise forms.ValidationError(
-            f"This is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
-        ) from error
-    except RecursionError:
-        raise forms.ValidationError("Nested too deeply.") from None
-    except NotStorable as error:
-        raise forms.ValidationError(str(error.args[0])) from error
 
 
 class PlanForm(forms.Form):

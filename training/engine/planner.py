@@ -33,8 +33,17 @@ from training.engine.planner_memory import (
 from training.engine.planner_shapes import BaseShape
 from training.engine.planner_time import Estimate, estimate
 
-#: The source of reward of a plan that names none: its size is that of an adapter.
-ANY_REWARD = {"reward_adapter": "reward"}
+#: Sections of a plan that names no adapters: they are as large as any, and never opened.
+ANY_ADAPTERS = {
+    **{method: {"reward_adapter": "reward"} for method in ONLINE_METHODS},
+    "evaluate": {"reward_adapter": "reward", "policy_adapter": "policy"},
+}
+
+
+def any_section(method: str) -> dict[str, dict[str, str]]:
+    """{method: its section}, where one cannot go without adapters; {} for the others."""
+    return {method: dict(ANY_ADAPTERS[method])} if method in ANY_ADAPTERS else {}
+
 
 DEVICES = ("gpu", "cpu")
 BYTES = {"float32": 4, "bfloat16": 2}

@@ -9,7 +9,7 @@ from typing import Any
 
 from training.engine.config import METHODS, RunConfig, from_dict
 from training.engine.errors import ConfigError, UsageError
-from training.engine.planner import ANY_REWARD, Plan, plan, with_settings
+from training.engine.planner import Plan, any_section, plan, with_settings
 from training.engine.planner_memory import GIB
 from training.engine.planner_shapes import BaseShape, read_shape, shape_of_source
 
@@ -111,11 +111,8 @@ def asked(options: argparse.Namespace) -> tuple[RunConfig, BaseShape]:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{options.config} is not JSON: {error}") from None
     else:
-        data = {"method": options.method, "base": {"source": str(options.base)}}
-        if options.method in ("ppo", "grpo", "rloo"):
-            data[options.method] = dict(ANY_REWARD)
-        if options.method == "evaluate":
-            data["evaluate"] = {"reward_adapter": "reward", "policy_adapter": "policy"}
+        base = {"source": str(options.base)}
+        data = {"method": options.method, "base": base, **any_section(options.method)}
     if not isinstance(data, dict):
         raise ConfigError("config.json must hold one JSON object")
     config = from_dict(with_settings(data, dict(setting(text) for text in options.set)))

@@ -13,7 +13,7 @@ from typing import Any
 
 from training.engine.config import RunConfig, from_dict
 from training.engine.errors import BaseModelError, ConfigError, EngineError
-from training.engine.planner import ANY_REWARD, Lengths, Plan, plan, with_settings
+from training.engine.planner import Lengths, Plan, any_section, plan, with_settings
 from training.engine.planner_memory import Term
 from training.engine.planner_shapes import DEMO, BaseShape, read_shape, shape_of
 from training.errors import TrainingError
@@ -136,11 +136,8 @@ def run_config(
     Raises ConfigError.
     """
     # "demo" is only a name here: the shape is given beside it
-    data: dict[str, Any] = {"method": method, "base": {"source": "demo", **(base or {})}}
-    if method in ("ppo", "grpo", "rloo"):
-        data[method] = dict(ANY_REWARD)
-    if method == "evaluate":
-        data["evaluate"] = {"reward_adapter": "reward", "policy_adapter": "policy"}
+    source = {"source": "demo", **(base or {})}
+    data: dict[str, Any] = {"method": method, "base": source, **any_section(method)}
     return from_dict(overlaid(data, settings))
 
 
