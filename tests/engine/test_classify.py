@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from transformers.models.bert.modeling_bert import BertModel
 from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.trainer_pt_utils import LabelSmoother
 
+from tests.engine.interrupting import terminated_in
 from tests.engine.labelled import CUES, ROW, TEST, TRAIN, WORDS, asked, trained
 from tests.engine.test_distributed import assert_same, together
 from tests.engine.test_resume import curve, killed_after
@@ -113,32 +110,13 @@ def test_two_runs_are_equal_and_a_killed_one_ends_the_same(source: Path, tmp_pat
         assert result(cut)["metrics"] == result(whole)["metrics"]
 
 
-@contextmanager
-def terminated_in_pass(number: int) -> Iterator[None]:
-    """Sends this process SIGTERM in the n-th pass that trains."""
-    seen = 0
-
-    def count(module: torch.nn.Module, _: Any) -> None:
-        nonlocal seen
-        if torch.is_grad_enabled() and isinstance(module, LlamaModel | BertModel):
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def test_a_signal_inside_a_step_stops_it_and_it_ends_the_same(source: Path, tmp_path: Path) -> None:
     config = asked(
         source, tuning="full", checkpoint_every_s=0.0, optim={"lr": 3e-3, "max_steps": 5}
     )
     whole = trained(tmp_path / "whole", config)
     cut = make_run(tmp_path / "cut", config, train=TRAIN, test=TEST)
-    with terminated_in_pass(5):
+    with terminated_in(5, LlamaModel, BertModel):
         assert main(["run", str(cut)]) == 75
     assert not (cut / "result.json").exists()
     assert main(["run", str(cut)]) == 0

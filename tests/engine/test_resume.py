@@ -8,15 +8,14 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers.models.llama.modeling_llama import LlamaModel
 
+from tests.engine.interrupting import terminated_in
 from tests.engine.tiny import assistant, events, make_run, preference_row, result, user
 from training.engine import steps
 from training.engine.__main__ import main
@@ -187,25 +186,6 @@ def test_stopped_by_a_signal_in_any_phase_it_goes_on_and_ends_the_same(
     assert result(cut)["metrics"] == result(whole)["metrics"]
 
 
-@contextmanager
-def terminated_in_pass(number: int) -> Iterator[None]:
-    """Sends this process SIGTERM in the n-th pass that trains."""
-    seen = 0
-
-    def count(module: torch.nn.Module, _: Any) -> None:
-        nonlocal seen
-        if torch.is_grad_enabled() and isinstance(module, LlamaModel):
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 @pytest.mark.parametrize("method", ["sft", "reward", "dpo", "ppo"])
 def test_a_signal_between_two_groups_of_a_step_drops_the_step_and_ends_the_same(
     method: str, tiny: Path, reward_adapter: str, tmp_path: Path
@@ -217,7 +197,7 @@ def test_a_signal_between_two_groups_of_a_step_drops_the_step_and_ends_the_same(
     cut = make_run(tmp_path / "cut", asked(method, tiny, **changes), **files(method))
     stops = []
     for number in (1, 3, 6, 7):
-        with terminated_in_pass(number):
+        with terminated_in(number, LlamaModel):
             assert main(["run", str(cut)]) == 75
         stops.append(max([e["step"] for e in events(cut) if e["kind"] == "checkpoint"], default=0))
     assert stops == sorted(stops)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from tests.engine.interrupting import terminated_in
+from tests.engine.test_resume import killed_after
 from tests.engine.tiny import assistant, events, make_run, result, save_words, user
 from training.engine.__main__ import main
 from training.engine.checkpoint import looks_pickled
@@ -177,25 +174,6 @@ def test_answers_come_to_score_higher(
 # Going on ---------------------------------------------------------------------------------------
 
 
-def killed_after(whole: Path, step: int, folder: Path) -> Path:
-    """What is left of `whole` when its process dies right behind the checkpoint of `step`."""
-    shutil.copytree(
-        whole, folder, ignore=shutil.ignore_patterns("adapter", "result.json", "samples.jsonl")
-    )
-    (attempt,) = (folder / "attempts").glob("*/")
-    kept = []
-    for line in (attempt / "events.jsonl").read_text(encoding="utf-8").splitlines(True):
-        kept.append(line)
-        event = json.loads(line)
-        if event["kind"] == "checkpoint" and event["step"] == step:
-            break
-    (attempt / "events.jsonl").write_text("".join(kept), encoding="utf-8")
-    for checkpoint in (attempt / "checkpoints").iterdir():
-        if int(checkpoint.name.removeprefix("step-")) > step:
-            shutil.rmtree(checkpoint)
-    return folder
-
-
 def expect_same(cut: Path, whole: Path) -> None:
     assert (cut / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert curve(cut) == curve(whole)
@@ -217,25 +195,6 @@ def test_killed_between_two_steps_it_ends_the_same(
     expect_same(cut, whole[method])
 
 
-@contextmanager
-def terminated_in_layer(number: int) -> Iterator[None]:
-    """Sends this process SIGTERM when the n-th layer of a pass that trains begins."""
-    seen = 0
-
-    def count(module: torch.nn.Module, _: Any) -> None:
-        nonlocal seen
-        if torch.is_grad_enabled() and isinstance(module, LlamaDecoderLayer):
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_signal_inside_a_pass_drops_the_step_and_ends_the_same(
     method: str, whole: dict[str, Path], tmp_path: Path
@@ -243,7 +202,7 @@ def test_a_signal_inside_a_pass_drops_the_step_and_ends_the_same(
     cut = killed_after(whole[method], 2, tmp_path / "cut")
     # the first of two layers there, then the last: the signal is found on the way back
     for number in (1, 4):
-        with terminated_in_layer(number):
+        with terminated_in(number, LlamaDecoderLayer):
             assert main(["run", str(cut)]) == 75
     stops = [e["step"] for e in events(cut) if e["kind"] == "checkpoint"]
     assert max(stops) == 3, "the step that was begun was dropped"
