@@ -15,10 +15,10 @@ from typing import Any
 from jinja2 import TemplateError
 
 from training.engine.config import ClassifyConfig
-from training.engine.data import is_text, require_messages
+from training.engine.data import require_messages
 from training.engine.errors import DataError
 from training.engine.inspection import digest_of
-from training.engine.rundir import EventWriter, Row
+from training.engine.rundir import EventWriter, Row, is_text
 
 #: Labels that a refusal names before it says how many more there are.
 NAMED = 8

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 from jinja2 import TemplateError
 
 from training.engine.config import DataConfig
 from training.engine.errors import DataError
 from training.engine.models import Base
-from training.engine.rundir import EventWriter, Row
+from training.engine.rundir import EventWriter, Row, is_text
 
 #: Shares are written with six decimals, so sums of them are off by so much.
 ROUNDING = 2e-6
@@ -125,17 +125,6 @@ def require_messages(value: Any, where: str) -> list[dict[str, str]]:
     if not good or not value:
         raise DataError(f"{where} must be a list of {{role, content}} messages with text contents")
     return list(value)
-
-
-def is_text(value: Any) -> TypeGuard[str]:
-    """Half a surrogate pair is a str in Python, and no text to a tokenizer."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def prompt_tokens(

@@ -14,11 +14,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from training.engine.domain import LARGEST_FILE, REPLACED, decoded
 from training.engine.errors import DataError
-from training.engine.rundir import Row, read_rows
+from training.engine.rundir import Row, is_text, read_rows
 
 #: What a folder is searched for.
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown")
@@ -64,24 +64,18 @@ def documents_of_rows(rows: Sequence[Row], named: str) -> list[Document]:
             raise DataError(f"{where}: text must be a text, not {type(text).__name__}")
         if not is_plain(title):
             raise DataError(f"{where}: title must be a text, not {type(title).__name__}")
-        if not str(text).strip():
+        if not text.strip():
             raise DataError(f"{where}: text is empty; leave the row out")
-        found.append(Document(str(identity), str(text), str(title)))
+        found.append(Document(identity, text, title))
     return found
 
 
-def is_plain(value: Any) -> bool:
-    """Half a surrogate pair is a str, and no text to a file; a NUL is none to a database."""
-    if not isinstance(value, str) or "\0" in value:
-        return False
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def is_plain(value: Any) -> TypeGuard[str]:
+    """A NUL is no text to a database."""
+    return is_text(value) and "\0" not in value
 
 
-def is_name(value: Any) -> bool:
+def is_name(value: Any) -> TypeGuard[str]:
     return is_plain(value) and len(value.strip()) > 0 and len(value) <= LONGEST_NAME
 
 

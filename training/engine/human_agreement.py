@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import Any
 
 from training.engine.errors import DataError
-from training.engine.intervals import clustered_interval, wilson
+from training.engine.intervals import share_interval
 
 CHOICES = {"chosen": 1.0, "tie": 0.5, "rejected": 0.0}
 #: Upper ends (tokens of the longer response) of the length buckets; the last one is open.
@@ -53,18 +53,14 @@ def agreement(rows: Sequence[Judged], *, same_person: bool) -> list[float | None
 
 
 def estimate(values: Iterable[float | None], clusters: Sequence[str]) -> dict[str, Any] | None:
-    """Mean of what is known, its 95 % interval and n; None where nothing is known.
-
-    The interval reaches as far as that of whole clusters or Wilson's for as many rows as there are
-    clusters, whichever is further: the values lie from 0 to 1.
-    """
+    """Mean of what is known, which lies from 0 to 1, its interval (`share_interval`) and n; None
+    where nothing is known."""
     known = [(v, c) for v, c in zip(values, clusters, strict=True) if v is not None]
     if not known:
         return None
     groups = [cluster for _, cluster in known]
-    mean, low, high = clustered_interval([value for value, _ in known], groups)
-    least, most = wilson(mean, len(set(groups)))
-    return {"value": mean, "low": min(low, least), "high": max(high, most), "n": len(known)}
+    mean, low, high = share_interval([value for value, _ in known], groups)
+    return {"value": mean, "low": low, "high": high, "n": len(known)}
 
 
 def by_bucket(

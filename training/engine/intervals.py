@@ -53,10 +53,11 @@ def resampled_counts(n: int, *, seed: int = 0) -> Iterator[NDArray[np.float64]]:
         yield np.stack([np.bincount(each, minlength=n) for each in drawn]).astype(float)
 
 
-def share_interval(hits: Sequence[bool], clusters: Sequence[str]) -> tuple[float, float, float]:
+def share_interval(hits: Sequence[float], clusters: Sequence[str]) -> tuple[float, float, float]:
     """A share of rows with its 95 % interval: that of whole clusters, or Wilson's for as many
     independent rows as there are clusters, whichever reaches further.
 
+    hits: 1 or 0, or what lies between for half a hit.
     A bootstrap of a few rows that are all right knows no doubt, Wilson's interval does.
     Returns: (share, low, high)
     """

@@ -14,7 +14,6 @@ from training.engine import distributed
 from training.engine.config_judge import JudgeConfig
 from training.engine.errors import ConfigError, JudgeError
 from training.engine.files import write_file
-from training.engine.inputs import record_inputs, versions
 from training.engine.judge_answers import Answers, Budget
 from training.engine.judge_endpoint import EndpointJudge
 from training.engine.judge_prompts import (
@@ -28,7 +27,7 @@ from training.engine.judge_prompts import (
     read_comparisons,
     settle,
 )
-from training.engine.preflight import announce, seed_everything
+from training.engine.preflight import announce, seed_everything, start
 from training.engine.rundir import Row, RunDir
 from training.engine.stopping import raise_if_stopped
 
@@ -94,17 +93,14 @@ def load_judge(run: RunDir, settings: JudgeConfig, *, rows: int) -> Judge:
         announce(run, local.base, total_steps=rows, rows=rows, trainable=0)
         return local
     remote = EndpointJudge(settings, run.config.seed)
-    record_inputs(run)
-    run.events.write(
-        "start",
-        method=run.config.method,
+    start(
+        run,
+        device="endpoint",
         total_steps=rows,
         rows=rows,
-        device="endpoint",
         trainable_parameters=0,
         layers_4bit=0,
         layers_8bit=0,
-        versions=versions(run.config.method),
     )
     return remote
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.engine.config_judge import JudgeConfig
-from training.engine.data import is_text, require_messages
+from training.engine.data import require_messages
 from training.engine.errors import DataError
-from training.engine.rundir import Row
+from training.engine.rundir import Row, is_text
 
 FIRST, SECOND, TIE = "first", "second", "tie"
 #: What an answer in each order says of the comparison; C is a tie in both.

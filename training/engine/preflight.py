@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -31,18 +32,22 @@ def announce(run: RunDir, base: Base, *, total_steps: int, rows: int, trainable:
     """
     if trainable:
         report_rows(run, base)
-    record_inputs(run)
-    run.events.write(
-        "start",
-        method=run.config.method,
+    start(
+        run,
+        device=str(base.device),
         total_steps=total_steps,
         rows=rows,
-        device=str(base.device),
         trainable_parameters=trainable,
         layers_4bit=count_layers(base.model, "nf4"),
         layers_8bit=count_layers(base.model, "int8"),
-        versions=versions(run.config.method),
     )
+
+
+def start(run: RunDir, **figures: Any) -> None:
+    """Bind the folder to what was read, and write the event that says what begins."""
+    record_inputs(run)
+    method = run.config.method
+    run.events.write("start", method=method, **figures, versions=versions(method))
 
 
 def choose_packing(run: RunDir, base: Base, trees: Sequence[Tree]) -> Packing:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 from training.engine.alarms import Alarms
 from training.engine.config import RunConfig, config_digest, from_dict
@@ -31,6 +31,17 @@ from training.engine.files import (
 )
 
 Row = dict[str, Any]
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Half a surrogate pair is a str in Python, and no text to a tokenizer."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_rows(path: Path) -> list[Row]:
