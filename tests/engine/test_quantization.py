@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.engine.test_packing import shake
 from tests.engine.tiny import events, make_run, preference_row, result
 from training.engine import quantization
 from training.engine.__main__ import main
@@ -129,6 +130,24 @@ def test_answers_are_written_with_weights_dequantized_once(
     with held_dequantized(base.model):
         assert not any("forward" in vars(layer) for layer in layers)
     assert generate(base, prompts, **asked) == once
+
+
+def test_an_adapter_has_its_say_in_answers_from_a_4_bit_base(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT's layer around a 4-bit one has the same class name, and must go on adding its update."""
+    base = load_base(BaseConfig(source=str(tiny), quantization="nf4"))
+    base.add_adapter("policy", AdapterConfig(r=4))
+    assert count_layers(base.model, "nf4") == 14
+    shake(base, "policy")
+    prompts = [tuple(range(40, 60)), tuple(range(50, 58))]
+    asked = {"max_new_tokens": 6, "temperature": 1.0, "seed": 1}
+    bare = generate(base, prompts, **asked)
+    with base.use("policy"):
+        once = generate(base, prompts, **asked)
+        monkeypatch.setattr(quantization, "available_bytes", lambda: 0)
+        assert generate(base, prompts, **asked) == once
+    assert once != bare
 
 
 def test_an_interrupt_leaves_layers_as_they_were(tiny: Path) -> None:

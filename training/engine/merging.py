@@ -149,7 +149,7 @@ def copy_dequantized(quantized: Base, plain: Base) -> None:
     layers = dict(plain.causal.named_modules())
     with torch.no_grad():
         for name, layer in quantized.causal.named_modules():
-            if type(layer).__name__ == LAYERS["nf4"]:
+            if isinstance(layer, LAYERS["nf4"]):
                 weight: Any = layer.weight
                 full = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
                 target: Any = layers[name].weight

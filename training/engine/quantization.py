@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from training.engine.config import BaseConfig
 from training.engine.errors import StepZeroError
 
-#: bitsandbytes' layer of each quantization.
-LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
+#: bitsandbytes' layer of each quantization. The class, not its name: PEFT's layer around one has
+#: the same name, and holds a weight only as what it wraps does.
+LAYERS: dict[str, type[nn.Module]] = {"nf4": Linear4bit, "int8": Linear8bitLt}
 #: Weights are held dequantized only where free memory is so many times their size.
 ROOM = 4
 
@@ -46,7 +48,13 @@ def quantization_config(
 
 def count_layers(model: nn.Module, quantization: str) -> int:
     """How many layers of the model are held in that quantization."""
-    return sum(type(module).__name__ == LAYERS.get(quantization) for module in model.modules())
+    return sum(1 for _ in quantized_layers(model, quantization))
+
+
+def quantized_layers(model: nn.Module, quantization: str) -> Iterator[Any]:
+    """The layers of the model that are held in that quantization, without PEFT's around them."""
+    kind = LAYERS.get(quantization)
+    return (module for module in model.modules() if kind and isinstance(module, kind))
 
 
 def require_quantized(model: nn.Module, config: BaseConfig) -> None:
@@ -65,9 +73,8 @@ def keep_differentiable(model: nn.Module) -> None:
     has no backward: every later training pass loses its gradients without a word, and computes in
     bf16 whatever was asked. A reference pass before training is enough to trigger it.
     """
-    for module in model.modules():
-        if type(module).__name__ == LAYERS["nf4"]:
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    for layer in quantized_layers(model, "nf4"):
+        layer.support_avx512bf16_for_cpu = False
 
 
 @contextlib.contextmanager
@@ -78,8 +85,9 @@ def held_dequantized(model: nn.Module) -> Iterator[None]:
     decoding is most of the work. The products are the same to the last bit. On a GPU the kernels do
     both at once, and where memory is short the weights stay as they are.
     """
-    layers: list[Any] = [m for m in model.modules() if type(m).__name__ == LAYERS["nf4"]]
-    layers = [layer for layer in layers if layer.weight.device.type == "cpu"]
+    layers = [
+        layer for layer in quantized_layers(model, "nf4") if layer.weight.device.type == "cpu"
+    ]
     size = sum(4 * layer.in_features * layer.out_features for layer in layers)
     if size * ROOM > available_bytes():
         layers = []
