@@ -48,4 +48,14 @@ def cleaned(html: str) -> SafeString:
         url_schemes=SCHEMES,
         link_rel="noopener noreferrer nofollow ugc",
     )
-    return mark_safe(clean)  # noqa: S308 - nh3 has just cleaned it
+    return mark_safe(focusable(clean))  # noqa: S308 - nh3 has just cleaned it
+
+
+def focusable(html: str) -> str:
+    """What may scroll in a box of its own can be reached by keyboard; an empty cell heads nothing.
+
+    Takes nh3's output, in which a `<` is always an element's.
+    """
+    for tag in ("pre", "table"):
+        html = html.replace(f"<{tag}>", f'<{tag} tabindex="0">')
+    return html.replace("<th></th>", "<td></td>")

@@ -31,7 +31,7 @@ def test_what_is_no_formula_stays_text(text: str) -> None:
     [
         (r"$\left($", r"<code>$\left($</code>"),
         (r"$\text{a<b}$", r"<code>$\text{a&lt;b}$</code>"),
-        ("$$\n\\left(\n$$", "<pre>$$\n\\left(\n$$</pre>"),
+        ("$$\n\\left(\n$$", "$$\n\\left(\n$$</pre>"),
         ("$" + "x" * 2_001 + "$", "x" * 2_001),
         ("$$\nx\n$$ (7)", "<p>(7)</p>"),
     ],
