@@ -15,6 +15,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 register = template.Library()
+#: For a picture whose number stands beside it.
+HIDDEN = SafeString('aria-hidden="true"')
 
 
 def svg(name: str, width: int, height: int, parts: Iterable[SafeString], label: str) -> SafeString:
@@ -98,7 +100,7 @@ def bar_picture(value: float | None, largest: float | None, label: str = "") -> 
     Without a label its number stands beside it, and a screen reader passes over it.
     """
     share = 100.0 * (value or 0) / largest if largest else 0.0
-    told = format_html('role="img" aria-label="{}"', label) if label else "aria-hidden=true"
+    told = format_html('role="img" aria-label="{}"', label) if label else HIDDEN
     return format_html(
         '<svg class="picture bar-of" {}>'
         '<rect class="track" width="100%" height="100%" rx="3"/>'
