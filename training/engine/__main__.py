@@ -20,7 +20,6 @@ import contextlib
 import importlib
 import logging
 import os
-import resource
 import sys
 import time
 import traceback
@@ -35,6 +34,7 @@ from training.engine.causes import ALARM, BUG, NO_SPACE, REFUSED, cause_of, in_w
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
 from training.engine.files import write_file
+from training.engine.peaks import peak_mb
 from training.engine.rundir import RunDir, make_attempt, publish_result, read_rows
 from training.engine.tether import EXIT_INTERRUPTED, tie
 
@@ -62,6 +62,7 @@ METHODS = {
     "sample": "training.engine.sampling",
     "pretrain": "training.engine.pretrain",
     "judge": "training.engine.judge",
+    "answer": "training.engine.answer",
 }
 
 
@@ -419,16 +420,6 @@ def publish(
         say(TOO_LATE)
         return EXIT_INTERRUPTED
     return EXIT_DONE if status == "done" else EXIT_FAILED
-
-
-def peak_mb() -> float:
-    """Highest memory of this run in MB: the device's where there is one, else resident memory."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 if __name__ == "__main__":
