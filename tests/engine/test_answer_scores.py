@@ -33,7 +33,7 @@ PAIRS = [
 
 
 def squad_normal(text: str) -> str:
-    """A second implementation of the steps of `normalize_answer` in SQuAD 1.1's evaluate-v1.1.py."""
+    """The steps of `normalize_answer` in SQuAD 1.1's evaluate-v1.1.py, written down anew."""
     text = "".join(c for c in text.lower() if c not in set(string.punctuation))
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 

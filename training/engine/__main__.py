@@ -8,6 +8,7 @@ python -m training.engine plan ...         memory and time of a run before it is
 python -m training.engine advise ...       whether to train, retrieve or prompt, and how to start
 python -m training.engine index ...        documents to an index that can be searched
 python -m training.engine search ...       the chunks of an index that fit a query
+python -m training.engine compare ...      prompting, RAG and fine-tuning on one task, in one table
 
 Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json); 2 wrong usage;
 74 the disk is full and 75 interrupted: `run` with the same folder goes on from the checkpoint.
@@ -29,7 +30,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from training.engine import advisor_cli, planner_cli, retrieval_cli
+from training.engine import advisor_cli, compare_cli, planner_cli, retrieval_cli
 from training.engine.causes import ALARM, BUG, NO_SPACE, REFUSED, cause_of, in_words
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
@@ -97,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return advisor_cli.run(options)
         if options.command in ("index", "search"):
             return retrieval_cli.run(options)
+        if options.command == "compare":
+            return compare_cli.run(options)
         if options.command == "preflight":
             return print_preflight(options.run_dir, as_json=options.json)
         return run_folder(
@@ -105,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OutOfSpaceError as error:
         say(f"{error}")
         return EXIT_NO_SPACE
+    except Interrupted as pause:
+        say(f"{pause}")
+        return EXIT_INTERRUPTED
     except EngineError as error:
         say(f"{type(error).__name__}: {error}")
         return EXIT_FAILED
@@ -219,6 +225,7 @@ def parser() -> argparse.ArgumentParser:
     planner_cli.add_command(commands)
     advisor_cli.add_command(commands)
     retrieval_cli.add_commands(commands)
+    compare_cli.add_command(commands)
     return top
 
 
