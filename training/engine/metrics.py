@@ -121,7 +121,7 @@ METRICS: dict[str, str] = {
     "judge/first_place": "Share of verdicts for one side that are for the answer shown first.",
     "judge/tokens": "Tokens that the judge was asked and answered with, earlier attempts included.",
     "judge/cost": "What these tokens cost at judge.price_in and judge.price_out.",
-    "answer/exact": "Share of answers equal to a gold one as SQuAD compares, or with all fields right.",
+    "answer/exact": "Share of answers equal to a gold one (SQuAD), or with all fields right.",
     "answer/exact_low": "Lower end of its 95 % interval, resampling questions.",
     "answer/exact_high": "Upper end of its 95 % interval, resampling questions.",
     "answer/f1": "Mean token F1 against an answer's best gold answer; of characters in Chinese.",
