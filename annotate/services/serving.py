@@ -24,7 +24,15 @@ from django.db.models import (
 from django.db.models.functions import Now
 
 from annotate.errors import LeaseLost, ProjectClosed
-from annotate.models import Annotator, Assignment, Comparison, Guideline, Judgment, Project
+from annotate.models import (
+    Annotator,
+    Assignment,
+    Candidate,
+    Comparison,
+    Guideline,
+    Judgment,
+    Project,
+)
 from annotate.models.comparisons import ResponseOrigin
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
@@ -32,6 +40,8 @@ from rlhf_platform.accounts.models import User, Workspace
 State = Assignment.State
 #: Overdue leases taken back per look at the queue.
 EXPIRE_AT_ONCE = 50
+#: What a screen needs of a guideline, read with the comparison; its text is read where it is shown.
+ON_SCREEN = ("id", "project_id", "version", "labels", "form")
 
 
 def annotator_for(*, user: User, workspace: Workspace) -> Annotator:
@@ -116,6 +126,10 @@ def open_for(*, project: Project, annotator: Annotator) -> QuerySet[Comparison]:
             ~Exists(own.filter(response=OuterRef("response_a"))),
             ~Exists(own.filter(response=OuterRef("response_b"))),
         )
+        if project.kind == Project.Kind.RANKINGS:
+            ranked = Candidate.objects.filter(comparison=OuterRef("pk"))
+            ranked = ranked.filter(response__origins__author=annotator.user_id)
+            open_ones = open_ones.filter(~Exists(ranked))
     return open_ones.order_by(F("priority").desc(), "random_key")
 
 
@@ -142,28 +156,40 @@ def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
     """A lease of the first open comparison, or the one that a parallel request has just taken."""
     lock_person(annotator)
     # Any: the two annotations are not fields of the model.
+    newest = Guideline.objects.filter(project=project).order_by("-version")
     comparison: Any = first_free(
         open_for(project=project, annotator=annotator)
         .filter(~Exists(leases_of(project=project, annotator=annotator)))
         .annotate(
             lease_ends=lease_end(project),
-            guideline_now=Subquery(
-                Guideline.objects.filter(project=project).order_by("-version").values("pk")[:1]
-            ),
+            **{f"guideline_{name}": Subquery(newest.values(name)[:1]) for name in ON_SCREEN},
         )
         .select_related("prompt", "response_a", "response_b")
     )
     if comparison is None:
         return live_assignment(project=project, annotator=annotator)
     Comparison.objects.filter(pk=comparison.pk).update(slots=F("slots") - 1)
+    order = []
+    if project.kind == Project.Kind.RANKINGS:
+        order = list(comparison.candidates.values_list("position", flat=True))
+        secrets.SystemRandom().shuffle(order)
     return Assignment.objects.create(
         workspace_id=project.workspace_id,
         comparison=comparison,
         annotator=annotator,
         swapped=bool(secrets.randbits(1)),
-        guideline_id=comparison.guideline_now,
+        order=order,
+        guideline=guideline_of(comparison),
         expires_at=comparison.lease_ends,
     )
+
+
+def guideline_of(comparison: Any) -> Guideline | None:
+    """The newest guideline from the columns that `take_lease` read with the comparison."""
+    values = [getattr(comparison, f"guideline_{name}") for name in ON_SCREEN]
+    if values[0] is None:
+        return None
+    return Guideline.from_db(comparison._state.db, ON_SCREEN, values)
 
 
 def first_free(candidates: QuerySet[Comparison]) -> Comparison | None:

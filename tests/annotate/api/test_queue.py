@@ -27,8 +27,8 @@ def test_next_shows_the_pair_and_nothing_else(people: People) -> None:
     bob = two_open(people)
     served = bob.post("/projects/helpful/next").json()
     assert set(served) == {
-        "id", "project", "expires_at", "prompt", "left", "right", "response", "answers", "labels",
-        "guideline_version",
+        "id", "project", "expires_at", "prompt", "left", "right", "response",
+        "candidates", "answers", "labels", "form", "guideline_version",
     }  # fmt: skip
     comparison = Assignment.objects.get(pk=served["id"]).comparison
     texts = {comparison.response_a.text, comparison.response_b.text}
@@ -36,6 +36,7 @@ def test_next_shows_the_pair_and_nothing_else(people: People) -> None:
     assert served["prompt"] == comparison.prompt.messages
     assert served["answers"] == ["left", "right", "tie", "both_bad"]
     assert (served["response"], served["labels"]) == (None, [])
+    assert (served["candidates"], served["form"]) == ([], {})
     assert bob.post("/projects/helpful/next").json() == served
 
 
