@@ -202,7 +202,9 @@ class QueueEndpoint(Endpoint):
     def mine(self, pk: int) -> Assignment:
         """An assignment of this person; anybody else's is not found."""
         rows = Assignment.objects.filter(annotator__user=self.person)
-        return self.find(rows.select_related("comparison__project__workspace", "guideline"), pk=pk)
+        return self.find(
+            rows.select_related("annotator", "comparison__project__workspace", "guideline"), pk=pk
+        )
 
     def upcoming(self, project: Project, annotator: Annotator) -> Assignment | None:
         """What comes next; a project that was closed meanwhile has nothing."""
@@ -242,14 +244,11 @@ class Judging(QueueEndpoint):
     )
     def post(self, request: Request, pk: int) -> Response:
         assignment, asked = self.mine(pk), self.body(JudgmentIn)
-        annotator = self.annotator()
-        repeat = Judgment.objects.filter(
-            annotator=annotator, idempotency_key=asked["idempotency_key"]
-        ).exists()
+        annotator = assignment.annotator
         judgment = submit_judgment(assignment=assignment, annotator=annotator, **asked)
         upcoming = self.upcoming(assignment.comparison.project, annotator)
         answer = JudgedOut({"judgment": judgment, "next": upcoming})
-        return Response(answer.data, status=200 if repeat else 201)
+        return Response(answer.data, status=200 if judgment.repeated else 201)
 
 
 class Skip(QueueEndpoint):
@@ -262,7 +261,8 @@ class Skip(QueueEndpoint):
     )
     def post(self, request: Request, pk: int) -> Response:
         self.body(Nothing)
-        assignment, annotator = self.mine(pk), self.annotator()
+        assignment = self.mine(pk)
+        annotator = assignment.annotator
         skip_assignment(assignment=assignment, annotator=annotator)
         upcoming = self.upcoming(assignment.comparison.project, annotator)
         return Response(NextOut({"next": upcoming}).data)

@@ -80,6 +80,9 @@ class Judgment(models.Model):
     )
     created_at = models.DateTimeField(default=timezone.now)
 
+    #: Set on the row that answers a repeated send; not stored.
+    repeated = False
+
     objects = JudgmentQuerySet.as_manager()
 
     class Meta:

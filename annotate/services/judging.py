@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -88,6 +88,15 @@ def submit_judgment(
             store_pair_judgments(judgment)
         return judgment
 
+    try:
+        check_offered(assignment.comparison.project, answer)
+        with transaction.atomic():
+            if answered(assignment, annotator):
+                return stored(None)
+    except (AnnotateError, IntegrityError):
+        # Not the first word under this key, or of this person on this comparison; or a refusal,
+        # which a repeat of what is stored does not meet.
+        pass
     with transaction.atomic():
         earlier, latest = said_before(assignment, annotator, idempotency_key, body)
         if earlier is not None:
@@ -195,8 +204,10 @@ def said_before(
             earlier = row
         if row.comparison_id == assignment.comparison_id:
             chain.append(row)
-    if earlier is not None and earlier.body_digest != body:
-        raise KeyReused("this idempotency key was used for another answer; nothing was stored")
+    if earlier is not None:
+        if earlier.body_digest != body:
+            raise KeyReused("this idempotency key was used for another answer; nothing was stored")
+        earlier.repeated = True
     superseded = {row.supersedes_id for row in chain}
     return earlier, next((row for row in chain if row.pk not in superseded), None)
 
