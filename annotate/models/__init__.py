@@ -2,6 +2,7 @@
 
 from annotate.models.assignments import Assignment
 from annotate.models.comparisons import Comparison, Response, ResponseOrigin
+from annotate.models.flags import Flag
 from annotate.models.judges import Calibration, JudgeVersion, MachineJudgment
 from annotate.models.judgments import Answer, Judgment
 from annotate.models.preferences import Aggregation, Preference
@@ -16,6 +17,7 @@ __all__ = [
     "Assignment",
     "Calibration",
     "Comparison",
+    "Flag",
     "Guideline",
     "JudgeVersion",
     "Judgment",

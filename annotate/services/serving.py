@@ -22,14 +22,17 @@ from django.db.models import (
     Subquery,
 )
 from django.db.models.functions import Now
+from django.utils import timezone
 
-from annotate.errors import LeaseLost, ProjectClosed
+from annotate.errors import AnnotateError, LeaseLost, ProjectClosed
+from annotate.formats.canonical import text_problem
 from annotate.models import Annotator, Assignment, Comparison, Guideline, Judgment, Project
 from annotate.models.comparisons import ResponseOrigin
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
 
 State = Assignment.State
+MAX_SKIP_NOTE = 500
 #: Overdue leases taken back per look at the queue.
 EXPIRE_AT_ONCE = 50
 
@@ -58,14 +61,18 @@ def leases_of(*, project: Project, annotator: Annotator) -> QuerySet[Assignment]
     )
 
 
+#: What the screen shows of an assignment.
+ON_SCREEN = (
+    "comparison__prompt", "comparison__response_a", "comparison__response_b", "guideline",
+)  # fmt: skip
+
+
 def live_assignment(*, project: Project, annotator: Annotator) -> Assignment | None:
-    """What this person holds in this project, if its lease still runs."""
+    """What this person holds in this project, if its lease still runs: what was shown first."""
     return (
         leases_of(project=project, annotator=annotator)
-        .select_related(
-            "comparison__prompt", "comparison__response_a", "comparison__response_b", "guideline"
-        )
-        .order_by("leased_at")
+        .select_related(*ON_SCREEN)
+        .order_by(F("shown_at").asc(nulls_last=True), "leased_at", "pk")
         .first()
     )
 
@@ -124,12 +131,10 @@ def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
 
     Raises ProjectClosed for a paused or closed project.
     """
-    check_one_workspace(project, annotator)
-    if project.state != Project.State.OPEN:
-        raise ProjectClosed(f"{project} is {project.get_state_display().lower()} at the moment")
+    check_open(project, annotator)
     held = live_assignment(project=project, annotator=annotator)
     if held is not None:
-        return held
+        return on_screen(held, project)
     while True:
         overdue = expire_leases(project=project)
         taken = take_lease(project=project, annotator=annotator)
@@ -137,24 +142,61 @@ def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
             return taken
 
 
+def check_open(project: Project, annotator: Annotator) -> None:
+    """Raise ProjectClosed for a paused or closed project, AnnotateError across workspaces."""
+    check_one_workspace(project, annotator)
+    if project.state != Project.State.OPEN:
+        raise ProjectClosed(f"{project} is {project.get_state_display().lower()} at the moment")
+
+
+def on_screen(assignment: Assignment, project: Project) -> Assignment:
+    """The assignment, with the whole lease if it was held ahead until now."""
+    if assignment.shown_at is None:
+        Assignment.objects.filter(pk=assignment.pk, shown_at__isnull=True).update(
+            shown_at=Now(), expires_at=from_now(project.lease_s)
+        )
+        assignment.refresh_from_db(fields=["shown_at", "expires_at"])
+    return assignment
+
+
 @transaction.atomic
 def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
     """A lease of the first open comparison, or the one that a parallel request has just taken."""
     lock_person(annotator)
+    free = open_for(project=project, annotator=annotator)
+    taken = lease_first(
+        free.filter(~Exists(leases_of(project=project, annotator=annotator))),
+        project=project,
+        annotator=annotator,
+    )
+    if taken is not None:
+        return taken
+    held = live_assignment(project=project, annotator=annotator)
+    return on_screen(held, project) if held is not None else None
+
+
+def lease_first(
+    candidates: QuerySet[Comparison],
+    *,
+    project: Project,
+    annotator: Annotator,
+    ahead_s: int | None = None,
+) -> Assignment | None:
+    """A lease of the first candidate with a free place, within a transaction that holds the person.
+
+    With `ahead_s` it is not shown yet and lives that many seconds.
+    """
     # Any: the two annotations are not fields of the model.
     comparison: Any = first_free(
-        open_for(project=project, annotator=annotator)
-        .filter(~Exists(leases_of(project=project, annotator=annotator)))
-        .annotate(
-            lease_ends=lease_end(project),
+        candidates.annotate(
+            lease_ends=from_now(project.lease_s if ahead_s is None else ahead_s),
             guideline_now=Subquery(
                 Guideline.objects.filter(project=project).order_by("-version").values("pk")[:1]
             ),
-        )
-        .select_related("prompt", "response_a", "response_b")
+        ).select_related("prompt", "response_a", "response_b")
     )
     if comparison is None:
-        return live_assignment(project=project, annotator=annotator)
+        return None
     Comparison.objects.filter(pk=comparison.pk).update(slots=F("slots") - 1)
     return Assignment.objects.create(
         workspace_id=project.workspace_id,
@@ -163,6 +205,7 @@ def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
         swapped=bool(secrets.randbits(1)),
         guideline_id=comparison.guideline_now,
         expires_at=comparison.lease_ends,
+        shown_at=timezone.now() if ahead_s is None else None,
     )
 
 
@@ -177,19 +220,39 @@ def first_free(candidates: QuerySet[Comparison]) -> Comparison | None:
     )
 
 
-def lease_end(project: Project) -> ExpressionWrapper:
-    """When a lease taken now ends, by the database's clock."""
-    return ExpressionWrapper(
-        Now() + timedelta(seconds=project.lease_s), output_field=DateTimeField()
-    )
+def from_now(seconds: float) -> ExpressionWrapper:
+    """When a lease of that length taken now ends, by the database's clock."""
+    return ExpressionWrapper(Now() + timedelta(seconds=seconds), output_field=DateTimeField())
 
 
 @transaction.atomic
-def skip_assignment(*, assignment: Assignment, annotator: Annotator) -> Assignment:
-    """Put a comparison aside for good; its place is free again. Raises LeaseLost."""
+def skip_assignment(
+    *, assignment: Assignment, annotator: Annotator, reason: str = "", note: str = ""
+) -> Assignment:
+    """Put a comparison aside for good; its place is free again.
+
+    Raises LeaseLost, or AnnotateError for a reason that is none of SkipReason's, and for a note
+    that is too long or without a reason.
+    """
+    check_reason(reason, note)
     if assignment.annotator_id != annotator.pk or not release(
         assignment_id=assignment.pk, comparison_id=assignment.comparison_id, to=State.SKIPPED
     ):
         raise LeaseLost("this comparison is no longer yours to skip")
+    if reason:
+        Assignment.objects.filter(pk=assignment.pk).update(skip_reason=reason, skip_note=note)
     assignment.refresh_from_db()
     return assignment
+
+
+def check_reason(reason: str, note: str) -> None:
+    if reason and reason not in Assignment.SkipReason.values:
+        known = ", ".join(Assignment.SkipReason.values)
+        raise AnnotateError(f"reason {reason[:40]!r} is none of {known}")
+    if note and not reason:
+        raise AnnotateError("a note goes with a reason")
+    if len(note) > MAX_SKIP_NOTE:
+        raise AnnotateError(f"the note is longer than {MAX_SKIP_NOTE} characters")
+    problem = text_problem(note, "the note")
+    if problem:
+        raise AnnotateError(problem)

@@ -74,11 +74,15 @@ def test_a_keyboard_is_enough(page: Page, live_server: LiveServer) -> None:
     assert Judgment.objects.filter(answer=Answer.WITHDRAWN).count() == 1
 
     # Keys do nothing while somebody types.
-    page.locator("#judge summary").focus()
+    chosen = page.locator("input[name=answer]:checked")
+    assert chosen.get_attribute("value") == "both_bad"  # as it was when it was sent
+    page.locator("#judge summary", has_text="Why").focus()
     page.keyboard.press("Enter")
     page.locator("textarea").focus()
-    page.keyboard.type("1 = 0 u")
-    assert page.locator("input[name=answer]:checked").count() == 0
+    page.keyboard.type("1 = s f u ? z d g")
+    assert chosen.get_attribute("value") == "both_bad"
+    assert page.locator("dialog[open], details.aside[open]").count() == 0
+    assert page.locator("textarea").input_value() == "1 = s f u ? z d g"
     assert page.evaluate("window.pwned") is None
 
 

@@ -18,6 +18,7 @@ from django.utils import timezone
 from annotate.models import (
     Aggregation,
     Assignment,
+    Flag,
     JudgeVersion,
     MachineJudgment,
     Preference,
@@ -81,6 +82,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "comparison_propensity": ("comparison", {"digest": "new", "propensity": 0.0}),
     "assignment_once_per_annotator": ("assignment", {"state": "skipped"}),
     "assignment_state": ("assignment", {"annotator": "imported", "state": NOWHERE}),
+    "assignment_skip_reason": ("assignment", {"annotator": "imported", "skip_reason": "other"}),
+    "flag_once_per_kind_and_annotator": ("flag", {}),
+    "flag_kind": ("flag", {"kind": NOWHERE}),
     "judge_version_once": ("judge", {"digest": "new"}),
     "judge_digest_once": ("judge", {"version": 2}),
     "machine_judgment_once_per_judge": ("machine_judgment", {}),
@@ -241,6 +245,9 @@ def rows(people: People) -> Rows:
             annotator=member,
             swapped=False,
             expires_at=timezone.now(),
+        ),
+        "flag": Flag.objects.create(
+            workspace=workspace, comparison=comparison, annotator=member, kind="broken"
         ),
         "judge": judge,
         "machine_judgment": machine_judgment,
