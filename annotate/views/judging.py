@@ -73,10 +73,11 @@ def judge(request: MemberRequest, slug: str) -> HttpResponse:
     project = project_of(request, slug)
     annotator = annotator_for(user=request.user, workspace=request.membership.workspace)
     assignment, closed = upcoming(project, annotator)
-    parts = screen_parts(request, project, annotator, assignment, closed)
+    parts = screen_parts(request, project, assignment, closed)
     context = {
         **parts,
         "annotator": annotator,
+        "judged_today": judged_today(project, annotator),
         # The version this lease will be recorded under, which may be older than the newest.
         "guideline": assignment.guideline if assignment else newest_guideline(project),
         "waiting": waiting(project, annotator) + (assignment is not None),
@@ -263,7 +264,7 @@ def answered(
         body["lost"] = why_lost(request, project, annotator, on_screen)
     if request.POST.get("next"):
         assignment, closed = upcoming(project, annotator)
-        body["next"] = screen_of(request, project, annotator, assignment, closed)
+        body["next"] = screen_of(request, project, assignment, closed)
     if "have" in request.POST:
         have = {int(pk) for pk in request.POST["have"].split(",") if pk.isdecimal()}
         try:
@@ -272,7 +273,7 @@ def answered(
             held = []
         body["gone"] = sorted(have - {each.pk for each in held})
         body["screens"] = [
-            screen_of(request, project, annotator, each) for each in held if each.pk not in have
+            screen_of(request, project, each) for each in held if each.pk not in have
         ]
     return JsonResponse(body, status=status)
 
@@ -297,12 +298,11 @@ def upcoming(project: Project, annotator: Annotator) -> tuple[Assignment | None,
 def screen_of(
     request: MemberRequest,
     project: Project,
-    annotator: Annotator,
     assignment: Assignment | None,
     closed: str = "",
 ) -> dict[str, Any]:
     """A screen as the modules paint it; without an assignment it says that nothing is left."""
-    parts = screen_parts(request, project, annotator, assignment, closed)
+    parts = screen_parts(request, project, assignment, closed)
     html = render_to_string("annotate/judge_screen.html", parts)
     if assignment is None:
         return {"assignment": None, "html": html}
@@ -318,7 +318,6 @@ def screen_of(
 def screen_parts(
     request: MemberRequest,
     project: Project,
-    annotator: Annotator,
     assignment: Assignment | None,
     closed: str = "",
 ) -> dict[str, Any]:
@@ -333,8 +332,6 @@ def screen_parts(
         "skip_reasons": Assignment.SkipReason.choices,
         "flag_kinds": Flag.Kind.choices,
     }
-    if assignment is None or not by_module(request):
-        parts["judged_today"] = judged_today(project, annotator)
     if assignment is not None and project.kind == Project.Kind.LABELS:
         parts["labels"] = offered_labels(assignment)
     elif assignment is not None:

@@ -52,26 +52,32 @@ export function settings(dialog) {
     for (const input of inputs) {
       const { set } = input.dataset;
       if (input.type === "checkbox") input.checked = wishes[set];
-      else { input.value = shown(keyOf(set)); input.maxLength = 1; input.autocomplete = "off"; }
+      else { input.value = shown(keyOf(set)); input.autocomplete = "off"; }
     }
     name();
   };
   for (const input of inputs) {
-    input.addEventListener("focus", () => input.select?.());
-    input.addEventListener(input.type === "checkbox" ? "change" : "input", () => {
+    const { set } = input.dataset;
+    const change = (value) => {
       problem.textContent = "";
-      const { set } = input.dataset;
       if (input.type === "checkbox") wishes[set] = input.checked;
       else {
-        const key = input.value.trim().toLowerCase();
+        const key = value.trim().toLowerCase();
         const taken = Object.keys(FIRST).find((act) => act !== set && keyOf(act) === key);
-        if (!key) return;
-        if (taken) { problem.textContent = `${shown(key)} is taken already; give that one another key first.`; fill(); return; }
-        wishes.keys[set] = key;
+        if (key && !taken) wishes.keys[set] = key;
+        if (taken) problem.textContent = `${shown(key)} is taken already; give that one another key first.`;
       }
       keep();
       fill();
+    };
+    input.addEventListener("focus", () => input.select?.());
+    input.addEventListener("keydown", (event) => {
+      if (input.type === "checkbox" || event.key.length !== 1 || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      change(event.key);
     });
+    // Keyboards on glass press no keys.
+    input.addEventListener(input.type === "checkbox" ? "change" : "input", () => change(input.value.slice(-1)));
     input.addEventListener("blur", fill);
   }
   dialog.querySelector("#keys-form").addEventListener("submit", (event) => event.preventDefault());

@@ -72,7 +72,7 @@ function followSides() {
   const links = [...stage.querySelectorAll(".sides a")];
   const tell = () => {
     const second = row.scrollLeft > row.clientWidth / 2;
-    links.forEach((link, i) => link.toggleAttribute("aria-current", (i === 1) === second));
+    links.forEach((link, i) => ((i === 1) === second ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));
   };
   row.onscroll = tell;
   links.forEach((link, i) => { link.onclick = (event) => { event.preventDefault(); row.children[i].scrollIntoView({ block: "nearest", inline: "start" }); }; });
