@@ -32,6 +32,7 @@ from training.engine.attention import IMPLEMENTATION, Blocks, layout_of, with_la
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.errors import BaseModelError
 from training.engine.files import cannot_write, publish_folder, require_space
+from training.engine.lean_layers import keep_less
 from training.engine.quantization import (
     keep_differentiable,
     quantization_config,
@@ -457,6 +458,7 @@ def load_base(
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(IMPLEMENTATION)
     keep_differentiable(model)
+    keep_less(model)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()
