@@ -35,8 +35,10 @@ from training.engine.files import cannot_write, publish_folder, require_space
 from training.engine.lean_layers import keep_less
 from training.engine.quantization import (
     keep_differentiable,
+    leave_file,
     quantization_config,
     require_quantized,
+    return_freed_memory,
 )
 from training.engine.saved_adapters import saved_lora, saved_tensors
 from training.engine.sources import locate, not_loaded, refuse_classifier
@@ -432,6 +434,8 @@ def load_base(
     refuse_classifier(source)
     device = device or pick_device()
     dtype = torch.float32 if tuning == "full" else getattr(torch, config.dtype)
+    if config.quantization != "none":
+        return_freed_memory()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=config.revision, trust_remote_code=False
@@ -455,6 +459,8 @@ def load_base(
         )
     base = Base(model, tokenizer, config, mixed=dtype != getattr(torch, config.dtype))
     require_quantized(model, config)
+    if config.quantization != "none":
+        leave_file(model)
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(IMPLEMENTATION)
     keep_differentiable(model)
