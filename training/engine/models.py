@@ -434,7 +434,7 @@ def load_base(
     refuse_classifier(source)
     device = device or pick_device()
     dtype = torch.float32 if tuning == "full" else getattr(torch, config.dtype)
-    if config.quantization != "none":
+    if config.quantization == "nf4":
         return_freed_memory()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -459,7 +459,7 @@ def load_base(
         )
     base = Base(model, tokenizer, config, mixed=dtype != getattr(torch, config.dtype))
     require_quantized(model, config)
-    if config.quantization != "none":
+    if config.quantization == "nf4":
         leave_file(model)
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(IMPLEMENTATION)

@@ -87,7 +87,7 @@ def return_freed_memory() -> None:
 
     By itself glibc keeps what tensors of up to 32 MB leave behind, and rows of changing lengths
     fit badly into it: a third of a QLoRA step's peak memory was such gaps (measured). The pages
-    are asked for anew each time, which costs time, so that it is done for quantized bases alone.
+    are asked for anew each time, which costs time, so that it is done for 4-bit bases alone.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MAPPED)
