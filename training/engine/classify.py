@@ -29,11 +29,12 @@ from training.engine.classify_data import (
 from training.engine.classify_metrics import Answers, figures
 from training.engine.data import within_positions
 from training.engine.distributed import add_up
-from training.engine.encoders import ENCODERS, EncoderClassifier, load_encoder
+from training.engine.encoders import EncoderClassifier, load_encoder
 from training.engine.errors import BaseModelError
+from training.engine.planner_shapes import ENCODERS
 from training.engine.preflight import announce, expect_step_zero, seed_everything
 from training.engine.rundir import RunDir
-from training.engine.sources import locate, not_loaded, refuse_classifier
+from training.engine.sources import locate, not_loaded, refuse_wordless
 from training.engine.steps import Steps, batches
 from training.engine.tuning import load_trainable
 
@@ -65,7 +66,7 @@ def load(run: RunDir, labels: Sequence[str]) -> Classifier:
     kind = shape.model_type
     if kind in ENCODERS:
         return EncoderClassifier(run, load_encoder(config, run.config, labels), labels)
-    refuse_classifier(locate(config.source))
+    refuse_wordless(locate(config.source))
     made_as = shape.architectures or ["ForCausalLM"]
     # encoders other than those above may be loaded as causal models too, and would be misread
     writes = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in made_as)
