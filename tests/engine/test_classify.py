@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from sklearn.utils.class_weight import compute_sample_weight
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -27,9 +28,9 @@ from training.engine.__main__ import main
 from training.engine.classify import load, row_losses
 from training.engine.classify_data import (
     Labelled,
-    class_weights,
     encode_labelled,
     labels_of,
+    row_weights,
 )
 from training.engine.config import BaseConfig
 from training.engine.encoders import HEAD_NAMES
@@ -283,10 +284,12 @@ def test_balanced_weights_make_every_class_count_alike(source: Path, tmp_path: P
     rows = [
         Labelled(str(n), (1,), target, str(n)) for n, target in enumerate([0] * 6 + [1] * 3 + [2])
     ]
-    weights = class_weights(rows, 3, "balanced")
-    assert weights == pytest.approx([10 / 18, 10 / 9, 10 / 3])
-    assert sum(weights[row.target] for row in rows) == pytest.approx(len(rows))
-    assert class_weights(rows, 3, "none") == [1.0] * 3
+    weights = row_weights(rows, "balanced")
+    assert weights == pytest.approx([10 / 18] * 6 + [10 / 9] * 3 + [10 / 3])
+    assert weights == pytest.approx(
+        compute_sample_weight("balanced", [row.target for row in rows]).tolist()
+    )
+    assert row_weights(rows, "none") == [1.0] * 10
     # a text that says nothing gets the shares of its labels, or with weights those of the classes
     blind = [{**ROW, "id": f"{n}", "label": "law" if n % 4 else "food"} for n in range(24)]
     for kind, wanted in (("none", 0.75), ("balanced", 0.5)):
@@ -296,6 +299,31 @@ def test_balanced_weights_make_every_class_count_alike(source: Path, tmp_path: P
         bins = result(run)["classification"]["calibration"]["bins"]
         (sure,) = [each["confidence"] for each in bins if each["rows"]]
         assert sure == pytest.approx(wanted, abs=0.02)
+
+
+def test_a_row_of_weight_2_counts_as_two_rows(source: Path, tmp_path: Path) -> None:
+    """Weights 2 and 1 in one batch: (4/3·a + 2/3·b) / 2 = (2a + b) / 3, the mean with a copy."""
+    weighted = [{**row, "weight": 1.0 + (n % 3 == 0)} for n, row in enumerate(TRAIN[:12])]
+    copied = [
+        {**row, "id": f"{n}-{copy}"}
+        for n, row in enumerate(TRAIN[:12])
+        for copy in range(1 + (n % 3 == 0))
+    ]
+    runs = []
+    for kind, rows in (("weighted", weighted), ("copied", copied), ("plain", TRAIN[:12])):
+        config = asked(source)
+        config["optim"] |= {"batch_size": len(rows), "epochs": 4, "lr": 1e-3}
+        runs.append(result(trained(tmp_path / kind, config, train=rows))["metrics"])
+    losses = [run["classify/log_loss"] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert runs[0]["loss/train"] == pytest.approx(runs[1]["loss/train"], abs=1e-5)
+    assert abs(losses[0] - losses[2]) > 1e-4
+    # a class's weight is shared among its rows by theirs: 3 and 1 against 2, all of one mean
+    rows = [
+        Labelled(str(n), (1,), target, str(n), weight)
+        for n, (target, weight) in enumerate([(0, 3.0), (0, 1.0), (1, 2.0)])
+    ]
+    assert row_weights(rows, "balanced") == pytest.approx([3 * 3 / 8, 3 / 8, 3 / 2])
 
 
 @torch.no_grad()

@@ -21,10 +21,10 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from training.engine.classifiers import Classifier, DecoderClassifier
 from training.engine.classify_data import (
     Labelled,
-    class_weights,
     encode_labelled,
     in_short,
     labels_of,
+    row_weights,
 )
 from training.engine.classify_metrics import Answers, figures
 from training.engine.data import within_positions
@@ -92,7 +92,7 @@ def train(run: RunDir) -> dict[str, Any]:
     longest = within_positions(base, config.data, run.events).max_length
     rows = encode_labelled(base, train_rows, labels, longest, run.events, "train")
     held_out = encode_labelled(base, held_out_rows, labels, longest, run.events, "test")
-    weights = torch.tensor(class_weights(rows, len(labels), classify.class_weights))
+    weights = torch.tensor(row_weights(rows, classify.class_weights))
     silent = sorted(set(range(len(labels))) - {row.target for row in rows})
     if silent:
         run.events.warning(
@@ -117,7 +117,7 @@ def train(run: RunDir) -> dict[str, Any]:
         for batch in plan[steps.step :]:
             chosen = [rows[index] for index in batch]
             targets = torch.tensor([row.target for row in chosen])
-            shares = weights[targets]
+            shares = weights[batch]
             losses, right = torch.zeros(len(batch)), torch.zeros(len(batch))
             # 1. logits of a few rows at a time
             for indices, logits in model.passes([row.tokens for row in chosen]):
@@ -125,7 +125,7 @@ def train(run: RunDir) -> dict[str, Any]:
                 wanted = targets[indices].to(logits.device)
                 own = row_losses(logits, wanted, classify.label_smoothing)
                 # 2. the weighted loss, normalised by the whole batch: weights have mean 1 over all
-                # rows, so a batch of rare classes moves more than one of frequent ones
+                # rows, so a batch of trusted rows or rare classes moves more than another
                 loss = (shares[indices].to(own.device) * own).sum() / len(batch)
                 steps.check_finite(loss)
                 loss.backward()
