@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 THREADS = 2
+#: Held-out texts that prompts are measured on, the first ones: each takes a pass over all labels.
+PROMPTED = 100
 #: All linear layers of SmolLM2.
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -14,7 +16,7 @@ MINILM: dict[str, Any] = {
     "threads": THREADS,
     "base": {"source": "minilm"},
     "data": {"max_length": 128, "max_prompt_length": 64},
-    "optim": {"lr": 3e-4, "batch_size": 16, "epochs": 6},
+    "optim": {"lr": 3e-4, "batch_size": 16, "epochs": 5},
 }
 SMS: dict[str, Any] = MINILM | {"optim": {"lr": 1e-4, "batch_size": 16, "epochs": 3}}
 SMOLLM2: dict[str, Any] = {
@@ -34,6 +36,7 @@ def prompting(labels: list[str], examples: int) -> dict[str, Any]:
         "method": "answer",
         "threads": THREADS,
         "base": {"source": "demo"},
+        "data": {"max_test_rows": PROMPTED},
         "answer": {
             "task": "labels",
             "labels": labels,

@@ -132,7 +132,8 @@ def prompted(bench: Bench, stage: str, examples: int, rows: tuple[list[data.Row]
     done = bench.run(f"{stage} prompt {examples}", config, files)
     metrics = done.result["metrics"]
     latency = (metrics["answer/latency_median_s"], metrics["answer/latency_p95_s"])
-    return Row(stage, name, by_class(metrics), done.cpu_s, done.peak_mb, latency)
+    notes = [f"the first {settings.PROMPTED} held-out texts"]
+    return Row(stage, name, by_class(metrics), done.cpu_s, done.peak_mb, latency, notes=notes)
 
 
 def ask(row: data.Row) -> data.Row:
@@ -296,10 +297,10 @@ def compared(row: dict[str, Any], found: dict[str, Any]) -> Row:
 
 #: In the order in which they are run.
 STAGES = {
-    "spam": spam,
     "banking-some": banking_some,
-    "banking-all": banking_all,
-    "retrieval": retrieval,
     "domain": domain,
+    "retrieval": retrieval,
+    "spam": spam,
     "compare": side_by_side,
+    "banking-all": banking_all,
 }
