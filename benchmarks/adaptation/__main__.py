@@ -17,6 +17,8 @@ import time
 
 from benchmarks.adaptation.data import ROOT
 from benchmarks.adaptation.report import markdown, terminal
+from training.engine.errors import EngineError, Interrupted
+from training.engine.tether import EXIT_INTERRUPTED
 
 OUT = ROOT / "var" / "bench" / "adaptation"
 PAGE = ROOT / "docs" / "reference" / "adaptation-benchmark.md"
@@ -44,14 +46,20 @@ def main() -> int:
     started = time.monotonic()
     for name in names:
         print(f"{name}: {(STAGES[name].__doc__ or '').strip()}", flush=True)
-        for row in STAGES[name](bench):
-            rows.append(row)
-            print(terminal(row), flush=True)
+        try:
+            found = STAGES[name](bench)
+        except Interrupted as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except EngineError as error:
+            found = [Row(name, "the stage", {}, reach="an end", missed=f"failed: {error}")]
+        rows += found
+        print("\n".join(map(terminal, found)), flush=True)
     minutes = (time.monotonic() - started) / 60
     missed = [row for row in rows if row.missed]
-    found = {"stages": names, "minutes": round(minutes, 1), "rows": [row.as_json() for row in rows]}
+    whole = {"stages": names, "minutes": round(minutes, 1), "rows": [row.as_json() for row in rows]}
     beside = OUT.with_suffix(".json")
-    beside.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     page = markdown(rows)
     OUT.with_suffix(".md").write_text(page, encoding="utf-8")
     if os.environ.get("DOCS"):
