@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.engine.prompting import normal
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / "benchmarks" / "data"
 #: Every fourth of banking77's intents in alphabetical order, 20 of them: what a decoder can be
@@ -89,7 +91,8 @@ def xquad() -> tuple[list[Row], list[Row]]:
 
 def answering() -> tuple[list[Row], list[Row], list[Row]]:
     """(paragraphs, questions that are asked, others on the same paragraphs with their answers):
-    of every paragraph's questions the first is asked."""
+    of every paragraph's questions the first is asked. Two paragraphs may share a question: an
+    example that is asked elsewhere, word for word, is left out."""
     documents, questions = xquad()
     documents = documents[:PARAGRAPHS]
     kept = {row["id"] for row in documents}
@@ -102,6 +105,8 @@ def answering() -> tuple[list[Row], list[Row], list[Row]]:
                 examples.append(question)
             else:
                 asked[name] = question
+    said = {normal(row["question"]) for row in asked.values()}
+    examples = [row for row in examples if normal(row["question"]) not in said]
     return documents, list(asked.values()), examples
 
 
