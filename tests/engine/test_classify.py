@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from sklearn.utils.class_weight import compute_sample_weight
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -270,6 +271,47 @@ def test_an_adapters_dropout_is_drawn_in_training_alone(source: Path, tmp_path: 
 
 
 # The loss ---------------------------------------------------------------------------------------
+
+
+def test_a_run_is_the_loop_that_one_would_write_with_transformers(
+    bert: Path, tmp_path: Path
+) -> None:
+    """Full fine-tuning on all rows at once: the stock model's own loss, AdamW, clipped at 1."""
+    rows, source = TRAIN[:24], tmp_path / "pooled"
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    tokenizer.save_pretrained(source)
+    torch.manual_seed(0)  # the tests' base comes without a pooler
+    AutoModelForSequenceClassification.from_pretrained(bert, num_labels=3).save_pretrained(source)
+    config = asked(source, tuning="full", row_budget=4096)
+    config["optim"] = {"lr": 5e-3, "batch_size": 24, "epochs": 8,
+                       "schedule": "constant", "warmup_ratio": 0.0}  # fmt: skip
+    run = trained(tmp_path / "run", config, train=rows)
+    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=3).eval()
+    nn.init.zeros_(model.classifier.weight)
+    nn.init.zeros_(model.classifier.bias)
+    labels = sorted(CUES)
+
+    def loss_on(some: list[dict[str, Any]]) -> torch.Tensor:
+        batch = tokenizer([row["text"] for row in some], padding=True, return_tensors="pt")
+        targets = torch.tensor([labels.index(row["label"]) for row in some])
+        found: torch.Tensor = model(**batch, labels=targets).loss
+        return found
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = loss_on(rows)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    ours = [values["loss/train"] for values in curve(run).values() if "loss/train" in values]
+    assert ours == pytest.approx(losses, abs=1e-4)
+    assert losses[-1] < losses[0] - 0.05
+    with torch.no_grad():
+        held_out = loss_on(TEST).item()
+    assert result(run)["metrics"]["classify/log_loss"] == pytest.approx(held_out, abs=1e-4)
 
 
 def test_label_smoothing_is_that_of_transformers() -> None:
