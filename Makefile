@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults check lint types docs bench-training bench-annotation run lock clean
+.PHONY: help install demo test test-faults check lint types docs bench-training bench-annotation bench-adaptation run lock clean
 PY := .venv/bin/python
 
 help: ## list what can be made
@@ -38,6 +38,9 @@ bench-training: install ## the engine against stock TRL, side by side; wants an 
 
 bench-annotation: install ## judging over HTTP with 1, 8 and 32 people, and up to a million comparisons; idle machine
 	@$(PY) -m benchmarks.annotation
+
+bench-adaptation: install ## train, retrieve or prompt on real data: one table, half an hour; ONLY= selects stages
+	@$(PY) -m benchmarks.adaptation
 
 run: install ## web, worker and embedded broker on http://127.0.0.1:8000
 	@$(PY) manage.py up

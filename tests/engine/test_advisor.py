@@ -37,12 +37,14 @@ from training.engine.advisor_rules import (
 )
 from training.engine.config import METHODS, from_dict
 from training.engine.errors import BaseModelError, ConfigError
+from training.engine.packaged import PACKAGED
 from training.engine.planner import Lengths, plan
-from training.engine.planner_shapes import DEMO, shape_of
+from training.engine.planner_shapes import shape_of
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What the engine will know once classification and raw text have methods of their own.
 ALL = tuple(dict.fromkeys([*METHODS, "classify", "pretrain"]))
+DEMO = PACKAGED["demo"].config
 DEMO_SHAPE = shape_of(DEMO)
 LLAMA_8B = {
     "model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336,

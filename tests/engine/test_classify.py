@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from sklearn.utils.class_weight import compute_sample_weight
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -27,9 +29,9 @@ from training.engine.__main__ import main
 from training.engine.classify import load, row_losses
 from training.engine.classify_data import (
     Labelled,
-    class_weights,
     encode_labelled,
     labels_of,
+    row_weights,
 )
 from training.engine.config import BaseConfig
 from training.engine.encoders import HEAD_NAMES
@@ -271,6 +273,47 @@ def test_an_adapters_dropout_is_drawn_in_training_alone(source: Path, tmp_path: 
 # The loss ---------------------------------------------------------------------------------------
 
 
+def test_a_run_is_the_loop_that_one_would_write_with_transformers(
+    bert: Path, tmp_path: Path
+) -> None:
+    """Full fine-tuning on all rows at once: the stock model's own loss, AdamW, clipped at 1."""
+    rows, source = TRAIN[:24], tmp_path / "pooled"
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    tokenizer.save_pretrained(source)
+    torch.manual_seed(0)  # the tests' base comes without a pooler
+    AutoModelForSequenceClassification.from_pretrained(bert, num_labels=3).save_pretrained(source)
+    config = asked(source, tuning="full", row_budget=4096)
+    config["optim"] = {"lr": 5e-3, "batch_size": 24, "epochs": 8,
+                       "schedule": "constant", "warmup_ratio": 0.0}  # fmt: skip
+    run = trained(tmp_path / "run", config, train=rows)
+    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=3).eval()
+    nn.init.zeros_(model.classifier.weight)
+    nn.init.zeros_(model.classifier.bias)
+    labels = sorted(CUES)
+
+    def loss_on(some: list[dict[str, Any]]) -> torch.Tensor:
+        batch = tokenizer([row["text"] for row in some], padding=True, return_tensors="pt")
+        targets = torch.tensor([labels.index(row["label"]) for row in some])
+        found: torch.Tensor = model(**batch, labels=targets).loss
+        return found
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = loss_on(rows)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    ours = [values["loss/train"] for values in curve(run).values() if "loss/train" in values]
+    assert ours == pytest.approx(losses, abs=1e-4)
+    assert losses[-1] < losses[0] - 0.05
+    with torch.no_grad():
+        held_out = loss_on(TEST).item()
+    assert result(run)["metrics"]["classify/log_loss"] == pytest.approx(held_out, abs=1e-4)
+
+
 def test_label_smoothing_is_that_of_transformers() -> None:
     logits, targets = torch.randn(6, 4), torch.tensor([0, 3, 2, 2, 1, 0])
     ours = row_losses(logits, targets, 0.1).mean()
@@ -283,10 +326,12 @@ def test_balanced_weights_make_every_class_count_alike(source: Path, tmp_path: P
     rows = [
         Labelled(str(n), (1,), target, str(n)) for n, target in enumerate([0] * 6 + [1] * 3 + [2])
     ]
-    weights = class_weights(rows, 3, "balanced")
-    assert weights == pytest.approx([10 / 18, 10 / 9, 10 / 3])
-    assert sum(weights[row.target] for row in rows) == pytest.approx(len(rows))
-    assert class_weights(rows, 3, "none") == [1.0] * 3
+    weights = row_weights(rows, "balanced")
+    assert weights == pytest.approx([10 / 18] * 6 + [10 / 9] * 3 + [10 / 3])
+    assert weights == pytest.approx(
+        compute_sample_weight("balanced", [row.target for row in rows]).tolist()
+    )
+    assert row_weights(rows, "none") == [1.0] * 10
     # a text that says nothing gets the shares of its labels, or with weights those of the classes
     blind = [{**ROW, "id": f"{n}", "label": "law" if n % 4 else "food"} for n in range(24)]
     for kind, wanted in (("none", 0.75), ("balanced", 0.5)):
@@ -296,6 +341,31 @@ def test_balanced_weights_make_every_class_count_alike(source: Path, tmp_path: P
         bins = result(run)["classification"]["calibration"]["bins"]
         (sure,) = [each["confidence"] for each in bins if each["rows"]]
         assert sure == pytest.approx(wanted, abs=0.02)
+
+
+def test_a_row_of_weight_2_counts_as_two_rows(source: Path, tmp_path: Path) -> None:
+    """Weights 2 and 1 in one batch: (4/3·a + 2/3·b) / 2 = (2a + b) / 3, the mean with a copy."""
+    weighted = [{**row, "weight": 1.0 + (n % 3 == 0)} for n, row in enumerate(TRAIN[:12])]
+    copied = [
+        {**row, "id": f"{n}-{copy}"}
+        for n, row in enumerate(TRAIN[:12])
+        for copy in range(1 + (n % 3 == 0))
+    ]
+    runs = []
+    for kind, rows in (("weighted", weighted), ("copied", copied), ("plain", TRAIN[:12])):
+        config = asked(source)
+        config["optim"] |= {"batch_size": len(rows), "epochs": 4, "lr": 1e-3}
+        runs.append(result(trained(tmp_path / kind, config, train=rows))["metrics"])
+    losses = [run["classify/log_loss"] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert runs[0]["loss/train"] == pytest.approx(runs[1]["loss/train"], abs=1e-5)
+    assert abs(losses[0] - losses[2]) > 1e-4
+    # a class's weight is shared among its rows by theirs: 3 and 1 against 2, all of one mean
+    rows = [
+        Labelled(str(n), (1,), target, str(n), weight)
+        for n, (target, weight) in enumerate([(0, 3.0), (0, 1.0), (1, 2.0)])
+    ]
+    assert row_weights(rows, "balanced") == pytest.approx([3 * 3 / 8, 3 / 8, 3 / 2])
 
 
 @torch.no_grad()

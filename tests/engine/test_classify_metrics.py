@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics as sk
 
 from training.engine.classify_metrics import Answers, figures
 from training.engine.intervals import share_interval, wilson
@@ -71,6 +72,37 @@ def test_every_figure_is_what_it_is_by_hand() -> None:
     assert [(b["rows"], b["accuracy"]) for b in full] == [(5, 0.4), (5, 0.8)]
     assert [b["confidence"] for b in full] == pytest.approx([0.55, 0.75])
     assert full[0]["above"] == pytest.approx(8 / 15)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_every_figure_is_scikit_learns(classes: int) -> None:
+    """Of random answers in which the last class is never right and one more is never there."""
+    draw = np.random.default_rng(classes)
+    logits = draw.normal(size=(60, classes + 2)) * 2.0
+    logits[:, -1] = -30.0
+    targets = draw.integers(0, classes, size=60)
+    targets[:2] = classes + 1  # never said; class `classes` may be said, and is never there
+    found = Answers(
+        logits=logits,
+        targets=targets,
+        texts=[str(n) for n in range(60)],
+        labels=[f"c{n}" for n in range(classes + 2)],
+    )
+    metrics, more = figures(found, majority=0)
+    said, numbers = found.predicted, list(range(classes + 2))
+    shown = sorted({*targets.tolist(), *said.tolist()})
+    assert metrics["classify/accuracy"] == pytest.approx(sk.accuracy_score(targets, said))
+    wanted = sk.f1_score(targets, said, labels=shown, average="macro", zero_division=0.0)
+    assert metrics["classify/macro_f1"] == pytest.approx(wanted)
+    probabilities = np.exp(found.log_probabilities)
+    assert metrics["classify/log_loss"] == pytest.approx(
+        sk.log_loss(targets, probabilities, labels=numbers)
+    )
+    assert more["confusion"] == sk.confusion_matrix(targets, said, labels=numbers).tolist()
+    table = sk.precision_recall_fscore_support(targets, said, labels=numbers, zero_division=np.nan)
+    for name, column in zip(("precision", "recall", "f1", "support"), table, strict=True):
+        own = [np.nan if each[name] is None else each[name] for each in more["per_class"]]
+        np.testing.assert_allclose(own, column, err_msg=name)
 
 
 def test_every_share_has_an_interval_around_it() -> None:

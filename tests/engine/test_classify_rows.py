@@ -48,6 +48,8 @@ def refused(folder: Path, config: dict[str, Any], **files: Any) -> str:
         ({"train": texts(8, 1, ("law",)), "test": []}, "all 8 training rows have the label 'law'"),
         ({"train": [*TRAIN, {**ROW, "text": " \n"}]}, "train row 97 (odd): text is empty"),
         ({"train": [*TRAIN, {**ROW, "label": None}]}, "label is None; it must be a text"),
+        ({"train": [*TRAIN, {**ROW, "weight": 0}]}, "train row 97 (odd): weight is 0.0, not a num"),
+        ({"train": [*TRAIN, {**ROW, "weight": "x"}]}, "train row 97 (odd): weight is 'x', not a"),
         ({"train": [*TRAIN, {**ROW, "messages": user("and")}]}, "give text or messages, one of"),
         ({"train": [*TRAIN, {"id": "odd", "label": "food"}]}, "give text or messages, one of"),
     ],

@@ -14,7 +14,7 @@ import pytest
 
 from tests.engine.tiny import events, make_run, preference_row, result, save_tiny, user
 from training.engine.__main__ import main
-from training.engine.sources import packaged_gguf
+from training.engine.packaged import PACKAGED
 
 TRAIN = [preference_row(n) for n in range(4)]
 PROMPTS = [{"id": str(n), "prompt": user(f"Question number {n}?")} for n in range(3)]
@@ -240,7 +240,7 @@ def test_a_model_cache_without_room_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("ENGINE_CACHE_DIR", str(small_disk / "cache"))
-    folder = make_run(tmp_path / "run", asked(packaged_gguf()), train=TRAIN)
+    folder = make_run(tmp_path / "run", asked(PACKAGED["demo"].locate()), train=TRAIN)
     assert main(["run", str(folder)]) == 74
     shown = said(capsys).splitlines()[-1]
     assert "converting" in shown

@@ -200,15 +200,10 @@ def test_many_scraps_are_refused(uniform: Base) -> None:
 
 
 def test_an_encoder_has_no_probability_of_a_text(tmp_path: Path) -> None:
-    bert = {
-        "model_type": "bert", "vocab_size": 10, "hidden_size": 8, "intermediate_size": 8,
-        "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 8,
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(bert), encoding="utf-8")
     text = tmp_path / "text.txt"
     text.write_text(KNOWN, encoding="utf-8")
     with pytest.raises(BaseModelError, match="is an encoder"):
-        measure_files([text], str(tmp_path))
+        measure_files([text], "minilm")
 
 
 def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:

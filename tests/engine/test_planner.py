@@ -13,6 +13,7 @@ import pytest
 from training.engine.__main__ import main
 from training.engine.config import METHODS, from_dict
 from training.engine.errors import BaseModelError, ConfigError, RunFolderError
+from training.engine.packaged import PACKAGED
 from training.engine.planner import Lengths, Plan, plan, with_settings
 from training.engine.planner_calibrate import Calibration, Surroundings, calibrate, table
 from training.engine.planner_check import Row, failed, markdown, rows
@@ -23,7 +24,7 @@ from training.engine.planner_memory import (
     moment_bytes,
     weight_bytes,
 )
-from training.engine.planner_shapes import DEMO, shape_of
+from training.engine.planner_shapes import shape_of
 from training.engine.planner_time import forward_flops, head_flops, trained_flops
 
 SMALL = {
@@ -34,6 +35,7 @@ SMALL = {
 SHAPE = shape_of(SMALL)
 #: 2 · (64·64 + 2·64·32 + 64·64 + 3·64·128) linear weights, 100·64 embeddings, 5·64 of norms.
 LINEAR, OTHERS = 73_728, 6_720
+DEMO = PACKAGED["demo"].config
 SMOLLM2 = shape_of(DEMO)
 REWARDED: dict[str, Any] = {"reward_adapter": "reward"}
 

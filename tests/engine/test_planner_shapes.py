@@ -10,14 +10,16 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from training.engine.errors import BaseModelError
+from training.engine.packaged import PACKAGED
 from training.engine.planner_shapes import (
     DECODERS,
-    DEMO,
     ENCODERS,
     read_shape,
     shape_of,
     shape_of_source,
 )
+
+DEMO = PACKAGED["demo"].config
 
 
 @pytest.mark.parametrize("kind", [*DECODERS, *ENCODERS])

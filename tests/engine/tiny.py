@@ -30,7 +30,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from training.engine.sources import packaged_gguf
+from training.engine.packaged import PACKAGED
 
 
 @cache
@@ -38,7 +38,7 @@ def converted_tokenizer() -> Path:
     """SmolLM2's own tokenizer (pad == EOS, ChatML); reading it from the GGUF takes seconds."""
     folder = Path(mkdtemp(prefix="tokenizer-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    gguf = packaged_gguf()
+    gguf = PACKAGED["demo"].locate()
     AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(folder)
     return folder
 

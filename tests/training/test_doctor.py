@@ -302,13 +302,14 @@ TOLD: dict[str, Any] = {
     "broken": {},
     "device": {"cuda": "13.0", "name": "H100", "free_bytes": 8e10, "total_bytes": 8.5e10,
                "bf16": True, "computes": True},
-    "demo": {"packaged": "/p", "converted": None, "why": ""},
+    "bases": {"demo": {"packaged": "/p", "converts": True, "folder": None, "why": ""},
+              "minilm": {"packaged": "/m", "converts": False, "folder": "/m", "why": ""}},
 }  # fmt: skip
 
 
 def test_the_engine_is_asked_in_a_process_of_its_own() -> None:
     found = checkups.check_engine()
-    assert [finding.check for finding in found] == ["engine", "device", "demo model"]
+    assert [finding.check for finding in found] == ["engine", "device", "base demo", "base minilm"]
     assert found[0].level == "ok"
     assert "torch" in found[0].said
     assert "torch" not in (module.split(".")[0] for module in vars(checkups))
@@ -322,10 +323,10 @@ def test_an_engine_that_does_not_start_is_bad(monkeypatch: pytest.MonkeyPatch) -
 
 def test_other_versions_than_the_locks_are_named() -> None:
     lock = {"torch": "2.13.0", "peft": "0.21.2"}
-    engine, device, demo = checkups.engine_findings(TOLD, lock)
+    engine, device, demo, minilm = checkups.engine_findings(TOLD, lock)
     assert engine.said.startswith("peft 0.1 instead of 0.21.2")
     assert device.said == "H100, 80.0 of 85.0 GB free, bfloat16"
-    assert demo.level == "ok"
+    assert (demo.level, minilm.level) == ("ok", "ok")
     assert checkups.locked(TOLD)["torch"] == "2.13.0"
     assert checkups.versions_finding(TOLD["versions"], {}).level == "ok"
 
@@ -338,25 +339,30 @@ def test_what_is_broken_about_the_engine_is_named() -> None:
     )
     sick = checkups.device_finding(TOLD["device"] | {"computes": False, "why": "ECC error"})
     assert (sick.level, "ECC error" in sick.said) == ("bad", True)
-    cut = checkups.demo_finding(TOLD["demo"] | {"converted": "/c", "why": "header too small"})
+    converted = TOLD["bases"]["demo"] | {"folder": "/c", "why": "header too small"}
+    cut = checkups.base_finding("demo", converted)
     assert (cut.level, "delete /c" in cut.mend) == ("bad", True)
+    whole = TOLD["bases"]["minilm"] | {"why": "header too small"}
+    assert checkups.base_finding("minilm", whole).mend == checkups.INSTALL
+    gone = checkups.base_finding("minilm", whole | {"packaged": None, "folder": None})
+    assert (gone.level, "minilm" in gone.mend) == ("warning", True)
 
 
 def test_a_converted_base_that_was_cut_is_found(tmp_path: Path) -> None:
     code = (
         "import json, os; from training.engine import selfcheck, sources\n"
         "from training.engine.rundir import sha256_of_file\n"
-        "folder = sources.cache_folder() / sha256_of_file(sources.packaged_gguf())[:32]\n"
+        "folder = sources.cache_folder() / sha256_of_file(sources.path_of('demo'))[:32]\n"
         "folder.mkdir(parents=True); (folder / 'config.json').write_text('{}')\n"
         "(folder / 'model.safetensors').write_bytes(b'\\xff' * 20)\n"
-        "print(json.dumps(selfcheck.demo_model()))"
+        "print(json.dumps(selfcheck.packaged_base('demo')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
         env=os.environ | {"ENGINE_CACHE_DIR": str(tmp_path)},
     )  # fmt: skip
     told = json.loads(done.stdout.strip().splitlines()[-1])
-    assert checkups.demo_finding(told).level == "bad", done.stderr
+    assert checkups.base_finding("demo", told).level == "bad", done.stderr
 
 
 # Jobs and files ---------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ from tests.api.world import World
 from tests.people import People
 from tests.training.rows import make_version
 from training.engine.errors import BaseModelError
+from training.engine.packaged import PACKAGED
 from training.engine.planner import plan
-from training.engine.planner_shapes import DEMO, shape_of
+from training.engine.planner_shapes import shape_of
 from training.models import ModelVersion
 from training.selectors.plans import WIDTH, planned, run_config, version_shape
 
+DEMO = PACKAGED["demo"].config
 SHAPE = shape_of(DEMO, "demo")
 
 

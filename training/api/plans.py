@@ -16,12 +16,13 @@ from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
 from training.api.settings_field import SettingsField
 from training.engine.config import METHODS, RunConfig, from_dict
 from training.engine.errors import BaseModelError, ConfigError, EngineError
+from training.engine.packaged import NAMES, PACKAGED
 from training.engine.planner import DEVICES, Lengths, plan
-from training.engine.planner_shapes import DEMO, BaseShape, shape_of
+from training.engine.planner_shapes import BaseShape, packaged_shape
 from training.models import ModelVersion
 from training.selectors.plans import GB, run_config, said_shape, version_shape
 
-BASE = "give version, base_config, or a config whose base.source is demo"
+BASE = f"give version, base_config, or a config whose base.source is {NAMES}"
 
 
 class PlanIn(Strict):
@@ -139,8 +140,8 @@ def shape_for(asked: dict[str, Any], version: ModelVersion | None, config: RunCo
         return said_shape(asked["base_config"])
     if version is not None:
         return version_shape(version)
-    if config.base.source == "demo":
-        return shape_of(DEMO, "demo")
+    if config.base.source in PACKAGED:
+        return packaged_shape(config.base.source)
     raise BaseModelError(
         f"base.source is {config.base.source!r}, and nothing is read to plan: {BASE}"
     )

@@ -60,7 +60,7 @@ class VersionDetailOut(VersionOut):
 
 class BaseIn(Strict):
     source = serializers.CharField(  # type: ignore[assignment]
-        max_length=200, help_text="`demo`, or a Hub id OWNER/NAME"
+        max_length=200, help_text="`demo` or `minilm`, or a Hub id OWNER/NAME"
     )
     quantization = serializers.ChoiceField(["nf4", "int8", "none"], default="nf4")
     dtype = serializers.ChoiceField(["float32", "bfloat16"], default="float32")

@@ -14,7 +14,8 @@ from typing import Any
 
 from training.engine.config_trl import check
 from training.engine.errors import ConfigError
-from training.engine.planner_shapes import DEMO, BaseShape, shape_of
+from training.engine.packaged import BASES, PACKAGED
+from training.engine.planner_shapes import BaseShape, packaged_shape, shape_of
 
 TASKS = {
     "classification": "one of several labels for a text",
@@ -70,7 +71,7 @@ class Case:
     example_tokens: int = 256
     """Tokens of an example, prompt and answer together, on average."""
     base: str = "demo"
-    """The base as a run names it: demo, a Hub id, a folder or a .gguf file."""
+    """The base as a run names it: demo, minilm, a Hub id, a folder or a .gguf file."""
     shape: BaseShape | None = None
     """What the base is made of; without it nothing can be planned."""
 
@@ -101,7 +102,7 @@ class Case:
             # counts that no model has would only overflow further on
             size = self.shape.parameters
             check(size <= MOST, "the base's parameter count", "too large", f"up to {MOST:,}")
-        check(bool(self.base), "base", self.base, "demo, a Hub id, a folder, a .gguf file")
+        check(bool(self.base), "base", self.base, BASES)
 
     def as_json(self) -> dict[str, Any]:
         """What `case_from_dict` reads, but for the base's shape, of which only the size is said."""
@@ -150,13 +151,14 @@ def case_from_dict(data: Any, shape: BaseShape | None = None) -> Case:
 
 
 def said_shape(data: Mapping[str, Any]) -> BaseShape | None:
-    """The shape by `base_config`, or of the packaged model where that is the base."""
+    """The shape by `base_config`, or of a packaged model where that is the base."""
     given = data.get("base_config")
     if given is not None:
         if not isinstance(given, Mapping):
             raise ConfigError("base_config must be the object that a model's config.json holds")
         return shape_of(given, "base_config")
-    return shape_of(DEMO, "demo") if data.get("base", "demo") == "demo" else None
+    named = data.get("base", "demo")
+    return packaged_shape(named) if isinstance(named, str) and named in PACKAGED else None
 
 
 def converted(hint: Any, value: Any, name: str) -> Any:

@@ -15,6 +15,7 @@ from training.engine.advisor_presets import Stage
 from training.engine.advisor_ranking import Option, OtherInput
 from training.engine.advisor_rules import OPTIONS
 from training.engine.errors import ConfigError, UsageError
+from training.engine.packaged import PACKAGED
 from training.engine.planner_cli import duration
 from training.engine.planner_shapes import BaseShape, read_shape, shape_of_source
 
@@ -48,7 +49,7 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--base",
         metavar="SOURCE",
-        help="demo, a model's folder or its config.json, instead of the case's own base",
+        help="demo, minilm, a model's folder or its config.json, instead of the case's own base",
     )
     command.add_argument(
         "--text",
@@ -126,7 +127,7 @@ def shape_at(source: Any) -> BaseShape | None:
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".json":
         return read_shape(path)
-    return shape_of_source(source) if source == "demo" or path.is_dir() else None
+    return shape_of_source(source) if source in PACKAGED or path.is_dir() else None
 
 
 def surprises(case: Case, measured: float) -> list[str]:

@@ -21,19 +21,20 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from training.engine.classifiers import Classifier, DecoderClassifier
 from training.engine.classify_data import (
     Labelled,
-    class_weights,
     encode_labelled,
     in_short,
     labels_of,
+    row_weights,
 )
 from training.engine.classify_metrics import Answers, figures
 from training.engine.data import within_positions
 from training.engine.distributed import add_up
-from training.engine.encoders import ENCODERS, EncoderClassifier, load_encoder
+from training.engine.encoders import EncoderClassifier, load_encoder
 from training.engine.errors import BaseModelError
+from training.engine.planner_shapes import ENCODERS
 from training.engine.preflight import announce, expect_step_zero, seed_everything
 from training.engine.rundir import RunDir
-from training.engine.sources import locate, not_loaded, refuse_classifier
+from training.engine.sources import locate, not_loaded, refuse_wordless
 from training.engine.steps import Steps, batches
 from training.engine.tuning import load_trainable
 
@@ -65,7 +66,7 @@ def load(run: RunDir, labels: Sequence[str]) -> Classifier:
     kind = shape.model_type
     if kind in ENCODERS:
         return EncoderClassifier(run, load_encoder(config, run.config, labels), labels)
-    refuse_classifier(locate(config.source))
+    refuse_wordless(locate(config.source))
     made_as = shape.architectures or ["ForCausalLM"]
     # encoders other than those above may be loaded as causal models too, and would be misread
     writes = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in made_as)
@@ -91,7 +92,7 @@ def train(run: RunDir) -> dict[str, Any]:
     longest = within_positions(base, config.data, run.events).max_length
     rows = encode_labelled(base, train_rows, labels, longest, run.events, "train")
     held_out = encode_labelled(base, held_out_rows, labels, longest, run.events, "test")
-    weights = torch.tensor(class_weights(rows, len(labels), classify.class_weights))
+    weights = torch.tensor(row_weights(rows, classify.class_weights))
     silent = sorted(set(range(len(labels))) - {row.target for row in rows})
     if silent:
         run.events.warning(
@@ -116,7 +117,7 @@ def train(run: RunDir) -> dict[str, Any]:
         for batch in plan[steps.step :]:
             chosen = [rows[index] for index in batch]
             targets = torch.tensor([row.target for row in chosen])
-            shares = weights[targets]
+            shares = weights[batch]
             losses, right = torch.zeros(len(batch)), torch.zeros(len(batch))
             # 1. logits of a few rows at a time
             for indices, logits in model.passes([row.tokens for row in chosen]):
@@ -124,7 +125,7 @@ def train(run: RunDir) -> dict[str, Any]:
                 wanted = targets[indices].to(logits.device)
                 own = row_losses(logits, wanted, classify.label_smoothing)
                 # 2. the weighted loss, normalised by the whole batch: weights have mean 1 over all
-                # rows, so a batch of rare classes moves more than one of frequent ones
+                # rows, so a batch of trusted rows or rare classes moves more than another
                 loss = (shares[indices].to(own.device) * own).sum() / len(batch)
                 steps.check_finite(loss)
                 loss.backward()

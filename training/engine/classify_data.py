@@ -7,7 +7,7 @@ through the chat template. Text that spells a special token stays text.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from training.engine.config import ClassifyConfig
-from training.engine.data import require_messages
+from training.engine.data import over_their_mean, require_messages, weight_of
 from training.engine.errors import DataError
 from training.engine.inspection import digest_of
 from training.engine.rundir import EventWriter, Row, is_text
@@ -34,6 +34,8 @@ class Labelled:
     target: int
     #: The same for rows of the same text, which are not independent of each other.
     text: str
+    #: How far its label is trusted; only ratios matter.
+    weight: float = 1.0
 
 
 def label_in(row: Row, where: str) -> str:
@@ -115,7 +117,7 @@ def encode_labelled(
         target = number_of[label_in(row, where)]
         name = str(row.get("id", number))
         text = digest_of(row.get("text", row.get("messages")))
-        found.append(Labelled(name, tokens, target, text))
+        found.append(Labelled(name, tokens, target, text, weight_of(row, where)))
     if cut:
         events.warning(
             "cut",
@@ -163,16 +165,20 @@ def text_tokens(base: Any, row: Row, where: str, longest: int) -> tuple[tuple[in
     return tuple(tokens), len(plain)
 
 
-def class_weights(rows: Sequence[Labelled], classes: int, kind: str) -> list[float]:
-    """The weight of a row of each class. Their mean over the training rows is 1.
+def row_weights(rows: Sequence[Labelled], kind: str) -> list[float]:
+    """What each training row counts for. Their mean is 1.
 
-    balanced: rows / (classes with rows · rows of the class), as scikit-learn's class_weight
-    "balanced" (King & Zeng 2001); a class without rows gets 0, which no row will ask for.
+    none: the row's own weight over the mean of all. balanced: that, times rows / (classes with rows
+    · the sum of it over the row's class), so that every class counts alike; where no row has a
+    weight of its own that is scikit-learn's class_weight "balanced" (King & Zeng 2001).
     """
+    own = over_their_mean([row.weight for row in rows])
     if kind == "none":
-        return [1.0] * classes
-    counts = Counter(row.target for row in rows)
+        return own
+    totals: dict[int, float] = defaultdict(float)
+    for row, weight in zip(rows, own, strict=True):
+        totals[row.target] += weight
     return [
-        len(rows) / (len(counts) * counts[number]) if counts[number] else 0.0
-        for number in range(classes)
+        weight * len(rows) / (len(totals) * totals[row.target])
+        for row, weight in zip(rows, own, strict=True)
     ]

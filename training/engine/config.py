@@ -21,6 +21,7 @@ from training.engine.config_ppo import PPOConfig
 from training.engine.config_pretrain import PretrainConfig
 from training.engine.config_trl import GRPOConfig, KTOConfig, ORPOConfig, RLOOConfig, check
 from training.engine.errors import ConfigError
+from training.engine.packaged import BASES
 
 SCHEMA = 1
 DPO_LOSSES = ("sigmoid", "sigmoid_norm", "robust", "ipo")
@@ -49,8 +50,8 @@ class BaseConfig:
     """The base model and how its weights are held."""
 
     source: str
-    """`demo` (the packaged SmolLM2), a Hub id, a local folder, or a .gguf file; `none` for a judge
-    that is asked over HTTP."""
+    """`demo` or `minilm` (the packaged SmolLM2 and MiniLM), a Hub id, a local folder, or
+    a .gguf file; `none` for a judge that is asked over HTTP."""
     revision: str | None = None
     """Branch, tag or commit of a Hub id."""
     dtype: str = "float32"
@@ -61,9 +62,7 @@ class BaseConfig:
     """Quantize the quantization constants too (nf4 only; 4.127 instead of 4.5 bits a weight)."""
 
     def __post_init__(self) -> None:
-        check(
-            bool(self.source), "base.source", self.source, "demo, a Hub id, a folder, a .gguf file"
-        )
+        check(bool(self.source), "base.source", self.source, BASES)
         check(self.dtype in ("float32", "bfloat16"), "base.dtype", self.dtype, "float32, bfloat16")
         check(
             self.quantization in ("none", "int8", "nf4"),

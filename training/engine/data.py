@@ -200,12 +200,21 @@ def label_of(row: Row, where: str) -> Label:
         raise DataError(f"{where}: margin is {margin!r}, not a number of 0 or more")
     if margin and undecided:
         raise DataError(f"{where}: margin is {margin!r}, and the row is a tie, which has none")
+    return Label(
+        probability=probability,
+        tie=tie,
+        undecided=undecided,
+        margin=margin,
+        weight=weight_of(row, where),
+    )
+
+
+def weight_of(row: Row, where: str) -> float:
+    """How far a row's label is trusted, beside the others'. Raises DataError."""
     weight = number_of(row, "weight", 1.0, where, "a number above 0")
     if weight <= 0.0:
         raise DataError(f"{where}: weight is {weight!r}, not a number above 0; leave the row out")
-    return Label(
-        probability=probability, tie=tie, undecided=undecided, margin=margin, weight=weight
-    )
+    return weight
 
 
 def encode_pairs(
@@ -253,8 +262,12 @@ def encode_pairs(
 
 
 def relative_weights(pairs: Sequence[Pair]) -> list[float]:
-    """Each row's weight over their mean: weights that are all equal become exactly 1."""
-    weights = [pair.label.weight for pair in pairs]
+    """Each pair's weight over their mean."""
+    return over_their_mean([pair.label.weight for pair in pairs])
+
+
+def over_their_mean(weights: Sequence[float]) -> list[float]:
+    """Weights that are all equal become exactly 1."""
     if len(set(weights)) == 1:
         return [1.0] * len(weights)
     mean = math.fsum(weights) / len(weights)

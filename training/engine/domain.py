@@ -25,8 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.engine.errors import BaseModelError, DataError, EngineError
-from training.engine.planner_shapes import shape_of_source
+from training.engine.errors import BaseModelError, DataError
 
 if TYPE_CHECKING:
     from training.engine.models import Base
@@ -146,28 +145,12 @@ def measure_files(files: Sequence[Path], source: str, *, general: Path | None = 
         raise DataError("no file of the domain's texts is named; give at least one")
     own = [read_text(path) for path in files]
     other = [read_text(general or GENERAL)]
-    path = Path(source).expanduser()
-    if source == "demo" or path.is_dir():
-        refuse_encoder(source)
     from training.engine.config import BaseConfig
     from training.engine.models import load_base
 
     base = load_base(BaseConfig(source=source))
     named = f"{len(files)} files" if len(files) > 1 else str(files[0])
     return measure(own, base, general=other, named=named)
-
-
-def refuse_encoder(source: str) -> None:
-    """Raise BaseModelError for an encoder, whose log-probs are not those of a text."""
-    try:
-        shape = shape_of_source(source)
-    except EngineError:
-        return  # a family that the planner does not know; whoever loads it says what is wrong
-    if not shape.decoder:
-        raise BaseModelError(
-            f"{source} is an encoder ({shape.family}), which gives a text no probability; measure "
-            "with a base that writes text"
-        )
 
 
 def measure(

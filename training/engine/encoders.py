@@ -39,8 +39,6 @@ from training.engine.sources import locate, not_loaded
 from training.engine.tuning import Trained
 from training.engine.whole_models import classifier_text, name_labels, save_whole_model
 
-#: The architectures that are read so; others may put other things on their first token.
-ENCODERS = ("bert", "roberta", "distilbert")
 #: Their modules that belong to the head: never quantized, trained wherever they are new.
 HEADS = ("classifier", "pre_classifier", "pooler")
 #: What transformers is told of them: patterns of names from their start.

@@ -20,6 +20,7 @@ from training.engine.config import TRL_METHODS, BaseConfig, PPOConfig, from_dict
 from training.engine.config_judge import NO_BASE
 from training.engine.errors import BaseModelError, ConfigError, RunFolderError
 from training.engine.files import adapter_digest, sha256_of_file, write_file_once
+from training.engine.packaged import PACKAGED
 from training.engine.rundir import RunDir
 from training.engine.sources import identity_of_base
 
@@ -228,8 +229,8 @@ def reward_model_identity(ppo: PPOConfig, earlier: str | None) -> str:
     earlier: what an earlier attempt found; a Hub id is looked up at that commit.
     """
     source = str(ppo.reward_model)
-    if source == "demo" or source.endswith(".gguf"):
-        raise BaseModelError(f"ppo.reward_model {source} is a language model, not a reward model")
+    if source in PACKAGED or source.endswith(".gguf"):
+        raise BaseModelError(f"ppo.reward_model {source} is no reward model")
     at = ppo.reward_model_revision
     if earlier is not None and not Path(source).expanduser().is_dir():
         at = earlier

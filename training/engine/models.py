@@ -41,7 +41,7 @@ from training.engine.quantization import (
     return_freed_memory,
 )
 from training.engine.saved_adapters import saved_lora, saved_tensors
-from training.engine.sources import locate, not_loaded, refuse_classifier
+from training.engine.sources import locate, not_loaded, refuse_wordless
 
 
 def pick_device() -> torch.device:
@@ -431,7 +431,7 @@ def load_base(
     bf16 has 8 bits of precision, so that a step of 0.2 % of a weight or less would round to none.
     """
     source = locate(config.source)
-    refuse_classifier(source)
+    refuse_wordless(source)
     device = device or pick_device()
     dtype = torch.float32 if tuning == "full" else getattr(torch, config.dtype)
     if config.quantization == "nf4":

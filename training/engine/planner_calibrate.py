@@ -20,6 +20,7 @@ from typing import Any
 
 from training.engine.config import ONLINE_METHODS, TEXT_METHODS, RunConfig
 from training.engine.errors import EngineError, RunFolderError
+from training.engine.packaged import converted_once
 from training.engine.planner import Lengths, Plan, plan
 from training.engine.planner_shapes import BaseShape, shape_of_source
 from training.engine.rundir import read_config
@@ -151,7 +152,7 @@ def look_at(folder: Path) -> Surroundings:
     Raises RunFolderError with what it said where it failed.
     """
     source = read_config(folder / "config.json").base.source
-    if source == "demo" or source.endswith(".gguf"):
+    if converted_once(source):
         convert(source)
     command = ["-m", "training.engine.planner_calibrate", str(folder)]
     found = json.loads(said_by(command, f"the rows of {folder}").splitlines()[-1])

@@ -28,7 +28,7 @@ from training.engine.planner_memory import (
     weight_bytes,
     with_runtime,
 )
-from training.engine.planner_shapes import DEMO, BaseShape, Linear, shape_of
+from training.engine.planner_shapes import BaseShape, Linear, packaged_shape, shape_of
 
 #: How far a peak may be off before it counts as a miss.
 PEAK_WITHIN = 0.25
@@ -100,7 +100,7 @@ LLAMA2_70B = llama(8192, 28672, 80, 64, kv=8)
 LLAMA31_8B = llama(4096, 14336, 32, 32, kv=8, vocab=128256)
 LLAMA31_70B = llama(8192, 28672, 80, 64, kv=8, vocab=128256)
 LLAMA31_405B = llama(16384, 53248, 126, 128, kv=8, vocab=128256)
-SMOLLM2 = shape_of(DEMO)
+SMOLLM2 = packaged_shape("demo")
 QWEN3_06B = shape_of(
     {
         "model_type": "qwen3",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from training.engine.errors import BaseModelError
+from training.engine.packaged import PACKAGED
 
 
 @dataclass(frozen=True)
@@ -194,21 +195,6 @@ class BaseShape:
         return asdict(self) | parts | {"linears": [asdict(layer) for layer in self.linears]}
 
 
-#: The packaged SmolLM2-135M-Instruct, whose config is written only when it is first converted.
-DEMO = {
-    "model_type": "llama",
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-    "dtype": "float32",
-}
-
-
 def read_shape(path: Path) -> BaseShape:
     """The shape of a base from its config.json, or from the folder that holds it.
 
@@ -232,13 +218,18 @@ def read_shape(path: Path) -> BaseShape:
     return shape_of(found, str(file))
 
 
+def packaged_shape(name: str) -> BaseShape:
+    """The shape of a packaged base, whether or not it is installed here."""
+    return shape_of(PACKAGED[name].config, name)
+
+
 def shape_of_source(source: str) -> BaseShape:
-    """The shape of a run's `base.source`: `demo`, or a folder with config.json.
+    """The shape of a run's `base.source`: a packaged base, or a folder with config.json.
 
     Raises BaseModelError for a Hub id or a .gguf file, whose shape is not on this machine as JSON.
     """
-    if source == "demo":
-        return shape_of(DEMO, "demo")
+    if source in PACKAGED:
+        return packaged_shape(source)
     folder = Path(source).expanduser()
     if folder.is_dir():
         return read_shape(folder)

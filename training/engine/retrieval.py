@@ -32,7 +32,7 @@ from usearch.index import Index as VectorIndex
 from training.engine.chunking import Chunk, chunks_of
 from training.engine.config_trl import check
 from training.engine.documents import Document, expect_distinct
-from training.engine.embedding import PACKAGED, Encoder, Vectors
+from training.engine.embedding import DEFAULT, Encoder, Vectors
 from training.engine.errors import DataError, RunFolderError
 from training.engine.files import cannot_write, publish_folder, sha256_of_file, write_file
 from training.engine.rundir import read_rows
@@ -60,7 +60,7 @@ class IndexSettings:
     """auto, words or characters; see `terms`."""
     dense: bool = True
     """Whether chunks are encoded; without vectors only bm25 can be asked for."""
-    encoder: str = PACKAGED
+    encoder: str = DEFAULT
     """minilm (the packaged one), or the folder of an encoder."""
 
     def __post_init__(self) -> None:

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from training.engine.packaged import PACKAGED
+
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -53,22 +55,28 @@ def device() -> dict[str, Any]:
     return found
 
 
-def demo_model() -> dict[str, Any]:
-    """The packaged model, and whether its converted folder can be opened."""
+def packaged_base(name: str) -> dict[str, Any]:
+    """Where a packaged base is, and whether the folder that runs read can be opened."""
     from safetensors import SafetensorError, safe_open
 
     from training.engine.errors import EngineError
     from training.engine.rundir import sha256_of_file
-    from training.engine.sources import cache_folder, packaged_gguf, refuse_unsafe
+    from training.engine.sources import cache_folder, refuse_unsafe
 
     try:
-        packaged = packaged_gguf()
+        packaged = PACKAGED[name].locate()
     except EngineError as error:
-        return {"packaged": None, "why": str(error)}
-    folder = cache_folder() / sha256_of_file(packaged)[:32]
-    found: dict[str, Any] = {"packaged": str(packaged), "converted": None, "why": ""}
+        return {"packaged": None, "converts": False, "folder": None, "why": str(error)}
+    converts = PACKAGED[name].is_gguf
+    folder = cache_folder() / sha256_of_file(packaged)[:32] if converts else packaged
+    found: dict[str, Any] = {
+        "packaged": str(packaged),
+        "converts": converts,
+        "folder": None,
+        "why": "",
+    }
     if folder.exists():
-        found["converted"] = str(folder)
+        found["folder"] = str(folder)
         try:
             refuse_unsafe(folder)
             for path in sorted(folder.glob("*.safetensors")):
@@ -85,7 +93,7 @@ def main() -> None:
     if "torch" not in broken:
         found["device"] = device()
     if not broken:
-        found["demo"] = demo_model()
+        found["bases"] = {name: packaged_base(name) for name in PACKAGED}
     found["folder"] = str(Path(__file__).resolve().parent)
     print(json.dumps(found))
 

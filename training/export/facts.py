@@ -8,10 +8,9 @@ from typing import Any
 
 from annotate.models import Snapshot
 from training.engine.metrics import METRICS
+from training.engine.packaged import PACKAGED
 from training.models import ModelVersion, Round, Run
 
-#: The Hub id of the packaged demo base, which is the same model as a GGUF file.
-DEMO_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 #: Config sections of a run that are told; `base` and paths are told in other words.
 TOLD = (
     "optim", "adapter", "data", "sft", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo",
@@ -28,7 +27,8 @@ class BaseModel:
     revision: str | None
     quantization: str
     dtype: str
-    packaged: bool
+    #: Whether a packaged GGUF copy of it was trained on, instead of the Hub's own weights.
+    packaged_gguf: bool
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class Measure:
 
 def base_model(version: ModelVersion) -> BaseModel:
     source = str(version.base["source"])
-    packaged = source == "demo"
+    packaged = PACKAGED.get(source)
     local = source.startswith("/") or source.endswith(".gguf")
     return BaseModel(
-        name=DEMO_BASE if packaged else PurePath(source).name if local else source,
+        name=packaged.hub_id if packaged else PurePath(source).name if local else source,
         on_hub=not local,
         revision=version.base.get("revision"),
         quantization=str(version.base["quantization"]),
         dtype=str(version.base["dtype"]),
-        packaged=packaged,
+        packaged_gguf=packaged is not None and packaged.is_gguf,
     )
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from training.engine.config import RunConfig, from_dict
 from training.engine.errors import BaseModelError, ConfigError, EngineError
+from training.engine.packaged import PACKAGED
 from training.engine.planner import Lengths, Plan, any_section, plan, with_settings
 from training.engine.planner_memory import Term
-from training.engine.planner_shapes import DEMO, BaseShape, read_shape, shape_of
+from training.engine.planner_shapes import BaseShape, packaged_shape, read_shape, shape_of
 from training.errors import TrainingError
 from training.models import ModelVersion, Round
 from training.services import rounds
@@ -109,8 +110,8 @@ def version_shape(version: ModelVersion) -> BaseShape:
     A folder is read because an admin registered it here; a Hub id is not looked up.
     """
     source = str(version.base.get("source", ""))
-    if source == "demo":
-        return shape_of(DEMO, "demo")
+    if source in PACKAGED:
+        return packaged_shape(source)
     if source.startswith("/") and not source.endswith(".gguf"):
         return read_shape(Path(source))
     raise BaseModelError(

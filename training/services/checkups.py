@@ -32,7 +32,7 @@ INSTALL = "make install puts the versions of the lock back"
 
 
 def check_engine() -> list[Finding]:
-    """Can it be imported, is it what the lock says, on what does it run, and is the demo there?"""
+    """Can it be imported, is it what the lock says, on what does it run, and has it its bases?"""
     if find_spec("torch") is None:
         said = "torch is not installed: this machine can serve the site, but no worker of runs"
         return [Finding("engine", "warning", said, "for a worker: make install")]
@@ -81,8 +81,7 @@ def engine_findings(told: dict[str, Any], lock: dict[str, str]) -> list[Finding]
         found = [versions_finding(told["versions"], lock)]
     if "device" in told:
         found.append(device_finding(told["device"]))
-    if "demo" in told:
-        found.append(demo_finding(told["demo"]))
+    found += [base_finding(name, base) for name, base in told.get("bases", {}).items()]
     return found
 
 
@@ -118,16 +117,21 @@ def device_finding(device: dict[str, Any]) -> Finding:
     return Finding("device", "ok", f"{name}, {bf16}")
 
 
-def demo_finding(demo: dict[str, Any]) -> Finding:
-    if demo["packaged"] is None:
-        return Finding("demo model", "warning", demo["why"], "only the base “demo” needs it")
-    if demo["converted"] is None:
-        return Finding("demo model", "ok", "packaged; the first run converts it")
-    if demo["why"]:
-        said = f"its converted folder is damaged ({demo['why']})"
-        mend = f"delete {demo['converted']}: the next run converts it again"
-        return Finding("demo model", "bad", said, mend)
-    return Finding("demo model", "ok", f"packaged, and converted in {demo['converted']}")
+def base_finding(name: str, told: dict[str, Any]) -> Finding:
+    """A packaged base: is it there, and can what runs read of it be opened?"""
+    what = f"base {name}"
+    if told["packaged"] is None:
+        return Finding(what, "warning", told["why"], f"only runs on the base “{name}” need it")
+    if told["folder"] is None:
+        return Finding(what, "ok", "packaged; the first run converts it")
+    if told["why"] and told["converts"]:
+        said = f"its converted folder is damaged ({told['why']})"
+        mend = f"delete {told['folder']}: the next run converts it again"
+        return Finding(what, "bad", said, mend)
+    if told["why"]:
+        return Finding(what, "bad", f"its package is damaged ({told['why']})", INSTALL)
+    said = f"packaged, and converted in {told['folder']}" if told["converts"] else "packaged"
+    return Finding(what, "ok", said)
 
 
 # The queue --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from django.conf import settings
 from rlhf_platform.accounts.models import Workspace
 from training.engine.config import BaseConfig
 from training.engine.errors import ConfigError
+from training.engine.packaged import NAMES, PACKAGED
 from training.errors import UnknownBase
 from training.models import ModelVersion
 
@@ -34,12 +35,12 @@ def base_version(
     looks_local = source.startswith((".", "/", "~")) or source.endswith(".gguf")
     if looks_local and not Path(source).expanduser().exists():
         raise UnknownBase(
-            f"there is no base model at {source}; give demo, a Hub id such as "
+            f"there is no base model at {source}; give {NAMES}, a Hub id such as "
             "HuggingFaceTB/SmolLM2-135M-Instruct, a model folder or a .gguf file"
         )
-    if not looks_local and source != "demo" and (source.count("/") != 1 or " " in source):
+    if not looks_local and source not in PACKAGED and (source.count("/") != 1 or " " in source):
         raise UnknownBase(
-            f"{source!r} is not a base model; give demo, a Hub id such as "
+            f"{source!r} is not a base model; give {NAMES}, a Hub id such as "
             "HuggingFaceTB/SmolLM2-135M-Instruct, a model folder or a .gguf file"
         )
     try:
@@ -54,7 +55,7 @@ def base_version(
         "double_quant": spec.double_quant,
     }
     text = json.dumps(base, sort_keys=True, separators=(",", ":"))
-    name = "SmolLM2-135M-Instruct" if source == "demo" else Path(source).name
+    name = PACKAGED[source].title if source in PACKAGED else Path(source).name
     version, _ = ModelVersion.objects.get_or_create(
         workspace=workspace,
         digest=hashlib.sha256(text.encode()).hexdigest(),
@@ -74,9 +75,10 @@ def hub_base_version(
 
     Raises UnknownBase.
     """
-    if source != "demo" and not HUB_ID.fullmatch(source):
+    if source not in PACKAGED and not HUB_ID.fullmatch(source):
         raise UnknownBase(
-            f"{source!r} is neither demo nor a Hub id such as HuggingFaceTB/SmolLM2-135M-Instruct; "
+            f"{source!r} is neither {' nor '.join(PACKAGED)} nor a Hub id such as "
+            "HuggingFaceTB/SmolLM2-135M-Instruct; "
             "a folder on the server is registered there: manage.py sample --version FOLDER …"
         )
     return base_version(workspace=workspace, source=source, quantization=quantization, dtype=dtype)
