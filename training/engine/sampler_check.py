@@ -14,6 +14,7 @@ was, to the bit.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -80,15 +81,9 @@ def expect_same_sampler(
         effect = float((bare - trained).abs().mean())
         if effect >= CLEAR * bound:
             break
-    run.events.write(
-        "sampler_check",
-        difference=difference,
-        largest=largest,
-        bound=bound,
-        effect=effect,
-        noise=noise,
-        tokens=len(sampled),
-    )
+    figures = {"difference": difference, "largest": largest, "effect": effect}
+    if all(map(math.isfinite, figures.values())):
+        run.events.write("sampler_check", **figures, bound=bound, noise=noise, tokens=len(sampled))
     if not difference <= bound:  # NaN is none
         raise StepZeroError(
             f"answers are written by another policy than the one that is trained: log-probs of "
