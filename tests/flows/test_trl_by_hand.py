@@ -28,7 +28,8 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("BY_HAND"), reason="minutes; BY_HAND=1 runs it"),
     pytest.mark.timeout(1800),
 ]
-FEW = {"optim": {"batch_size": 4, "max_steps": 4}, "data": {"max_length": 192, "max_test_rows": 8}}
+DATA = {"max_length": 256, "max_prompt_length": 160, "max_test_rows": 8}
+FEW = {"optim": {"batch_size": 4, "max_steps": 4}, "data": DATA}
 ONLINE = {"updates": 3, "prompts_per_update": 2, "max_new_tokens": 16, "eval_prompts": 4}
 
 
@@ -76,7 +77,7 @@ def test_each_method_trains_the_packaged_base() -> None:
     reward = None
     for method in TRL_METHODS:
         policy = {method: ONLINE} if method in ONLINE_METHODS else FEW
-        policy = {"data": FEW["data"], **policy}
+        policy = {"data": DATA, **policy}
         config = {"reward": FEW, "policy": policy}
         launched = launch_round(method=method, config=config, reward_version=reward, **asked)
         if reward is None:
