@@ -99,8 +99,11 @@ class SettingsForm(forms.Form):
         super().__init__(*args, **kwargs)
         # Each kind shows what it has.
         labels = kind == Project.Kind.LABELS
-        for name in ("allow_tie", "allow_both_bad") if labels else ("labels",):
+        compared = kind == Project.Kind.COMPARISONS
+        for name in [] if compared else ["allow_tie", "allow_both_bad"]:
             del self.fields[name]
+        if not labels:
+            del self.fields["labels"]
         for field in self.fields.values() if labels else ():
             field.label = str(field.label or "").replace("comparison", "text") or None
             field.help_text = str(field.help_text).replace("comparison", "text")
@@ -128,6 +131,16 @@ class ImportTextsForm(forms.Form):
         help_text="JSON lines, Parquet, or CSV and TSV with a header; columns text (or prompt, "
         f"with or without response) and perhaps label; up to {MAX_UPLOAD_MB} MB.",
         widget=forms.ClearableFileInput(attrs={"accept": TEXTS}),
+    )
+    skip_bad = forms.BooleanField(required=False, label="Leave out rows that cannot be used")
+
+
+class ImportRankingsForm(forms.Form):
+    file = forms.FileField(
+        label="File",
+        help_text="JSON lines or Parquet; columns prompt (or instruction) and responses: a list of "
+        f"4 to 9 texts (or UltraFeedback's completions); up to {MAX_UPLOAD_MB} MB.",
+        widget=forms.ClearableFileInput(attrs={"accept": PAIRS}),
     )
     skip_bad = forms.BooleanField(required=False, label="Leave out rows that cannot be used")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from typing import Any, cast
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.text import capfirst
@@ -16,8 +17,10 @@ from annotate.errors import AnnotateError, KeyReused, LeaseLost, ProjectClosed
 from annotate.models import Annotator, Assignment, Guideline, Judgment, Project
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.labels import Label, offered_labels
+from annotate.services.rankings import Shown, shown_candidates
 from annotate.services.serving import annotator_for, next_assignment, open_for
 from annotate.views.projects import project_of
+from annotate.views.questions import Choice, posted_reply, questions_of, with_places
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 
@@ -83,6 +86,7 @@ def answer(request: MemberRequest, slug: str) -> HttpResponse:
             idempotency_key=request.POST.get("key", ""),
             active_ms=whole_number(request, "active_ms"),
             rationale=request.POST.get("rationale", "").strip(),
+            **posted_reply(request.POST),
         )
     except (LeaseLost, ProjectClosed) as error:
         messages.info(request, str(error))
@@ -90,8 +94,8 @@ def answer(request: MemberRequest, slug: str) -> HttpResponse:
         messages.error(request, str(error))
         status = 409
     except AnnotateError as error:
-        messages.error(request, f"Not stored: {error}. Choose an answer and send it again.")
-        status = 422
+        messages.error(request, f"Not stored: {error}. Change your answer and send it again.")
+        return after_post(request, project, annotator, 422, posted=request.POST)
     return after_post(request, project, annotator, status)
 
 
@@ -113,13 +117,21 @@ def undo(request: MemberRequest, slug: str) -> HttpResponse:
 
 
 def after_post(
-    request: MemberRequest, project: Project, annotator: Annotator, status: int
+    request: MemberRequest,
+    project: Project,
+    annotator: Annotator,
+    status: int,
+    posted: QueryDict | None = None,
 ) -> HttpResponse:
-    """The next screen at once for the page's module, a redirect for a plain form."""
+    """The next screen at once for the page's module, a redirect for a plain form.
+
+    posted: what was refused, and is shown again as it was filled in.
+    """
+    show = functools.partial(screen, request, project, annotator, status=status, posted=posted)
     if request.headers.get("X-Requested-With") == "fetch":
-        return screen(
-            request, project, annotator, template="annotate/judge_screen.html", status=status
-        )
+        return show(template="annotate/judge_screen.html")
+    if posted is not None:
+        return show()
     return redirect("judge", slug=project.slug)
 
 
@@ -130,6 +142,7 @@ def screen(
     *,
     template: str = "annotate/judge.html",
     status: int = 200,
+    posted: QueryDict | None = None,
 ) -> HttpResponse:
     closed = ""
     assignment = None
@@ -139,8 +152,13 @@ def screen(
         closed = str(error)
     left = right = None
     labels: list[Label] = []
+    candidates: list[tuple[Shown, list[Choice]]] = []
+    if assignment is None or posted is None or posted.get("assignment") != str(assignment.pk):
+        posted = None  # of another screen
     if assignment is not None and project.kind == Project.Kind.LABELS:
         labels = offered_labels(assignment)
+    elif assignment is not None and project.kind == Project.Kind.RANKINGS:
+        candidates = with_places(shown_candidates(assignment), posted)
     elif assignment is not None:
         pair = tuple(response.text for response in assignment.comparison.pair)
         left, right = reversed(pair) if assignment.swapped else pair
@@ -153,6 +171,10 @@ def screen(
         "fragment": template != "annotate/judge.html",
         "assignment": assignment,
         "labels": labels,
+        "candidates": candidates,
+        "questions": questions_of(form_of(assignment), posted) if assignment else {},
+        "texts": {"left": left, "right": right},
+        "said": posted or {},
         "left": left,
         "right": right,
         "closed": closed,
@@ -165,6 +187,10 @@ def screen(
         # The version this lease will be recorded under, which may be older than the newest.
         context["guideline"] = assignment.guideline if assignment else newest_guideline(project)
     return render(request, template, context, status=status)
+
+
+def form_of(assignment: Assignment) -> dict[str, Any]:
+    return dict(assignment.guideline.form) if assignment.guideline is not None else {}
 
 
 def newest_guideline(project: Project) -> Guideline | None:
