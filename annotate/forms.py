@@ -168,3 +168,6 @@ class FreezeForm(forms.Form):
         label="Held out (%)",
         help_text="Prompts kept from training, to measure on.",
     )
+    leave_out_known = forms.BooleanField(
+        required=False, label="Leave out judgments of people who knew the model"
+    )

@@ -164,7 +164,10 @@ def screen(
         left, right = reversed(pair) if assignment.swapped else pair
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
     mine = Judgment.objects.current().filter(
-        annotator=annotator, comparison__project=project, created_at__gte=today
+        annotator=annotator,
+        comparison__project=project,
+        comparison__group=None,
+        created_at__gte=today,
     )
     context: dict[str, Any] = {
         "project": project,

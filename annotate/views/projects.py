@@ -89,6 +89,7 @@ def project(request: MemberRequest, slug: str) -> HttpResponse:
         "snapshots": found.snapshots.order_by("-number"),
         "rounds": found.rounds.order_by("-number"),
         "freeze_form": FreezeForm(),
+        "asks_known": found.guidelines.filter(form__has_key="known_model").exists(),
     }
     return render(request, "annotate/project.html", context)
 
