@@ -99,8 +99,11 @@ class SettingsForm(forms.Form):
         super().__init__(*args, **kwargs)
         # Each kind shows what it has.
         labels = kind == Project.Kind.LABELS
-        for name in ("allow_tie", "allow_both_bad") if labels else ("labels",):
+        compared = kind == Project.Kind.COMPARISONS
+        for name in [] if compared else ["allow_tie", "allow_both_bad"]:
             del self.fields[name]
+        if not labels:
+            del self.fields["labels"]
         for field in self.fields.values() if labels else ():
             field.label = str(field.label or "").replace("comparison", "text") or None
             field.help_text = str(field.help_text).replace("comparison", "text")
@@ -132,6 +135,16 @@ class ImportTextsForm(forms.Form):
     skip_bad = forms.BooleanField(required=False, label="Leave out rows that cannot be used")
 
 
+class ImportRankingsForm(forms.Form):
+    file = forms.FileField(
+        label="File",
+        help_text="JSON lines or Parquet; columns prompt (or instruction) and responses: a list of "
+        f"4 to 9 texts (or UltraFeedback's completions); up to {MAX_UPLOAD_MB} MB.",
+        widget=forms.ClearableFileInput(attrs={"accept": PAIRS}),
+    )
+    skip_bad = forms.BooleanField(required=False, label="Leave out rows that cannot be used")
+
+
 class ImportPromptsForm(forms.Form):
     file = forms.FileField(
         label="File",
@@ -154,4 +167,7 @@ class FreezeForm(forms.Form):
         initial=20,
         label="Held out (%)",
         help_text="Prompts kept from training, to measure on.",
+    )
+    leave_out_known = forms.BooleanField(
+        required=False, label="Leave out judgments of people who knew the model"
     )

@@ -182,6 +182,8 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
         "ProjectKind": "annotate.models.Project.Kind",
+        "QuestionWhether": "annotate.services.questions.WHETHER",
+        "AnswerSide": "annotate.services.questions.SIDES",
         "ProjectState": "annotate.models.Project.State",
         "PromptSetUse": "annotate.models.PromptSet.Use",
         "RoundState": "training.models.Round.State",

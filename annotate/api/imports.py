@@ -12,6 +12,7 @@ from annotate.api.uploads import UploadEndpoint, UploadIn, stored
 from annotate.formats.reading import FORMATS
 from annotate.models import Project
 from annotate.services.ingest import import_comparisons
+from annotate.services.rankings import import_rankings
 from annotate.services.texts import import_texts
 from rlhf_platform.accounts.api.description import BadRow, describe
 
@@ -68,3 +69,26 @@ class TextImports(UploadEndpoint):
         with stored(asked.pop("file")) as path:
             report = import_texts(project=project, path=path, **asked)
         return Response(TextsOut(report).data, status=status.HTTP_201_CREATED)
+
+
+class RankingsOut(serializers.Serializer[Any]):
+    rankings_new = serializers.IntegerField()
+    rankings_seen = serializers.IntegerField(help_text="Already there, and left as they are")
+    bad_rows = BadRow(many=True, help_text="Left out, with skip_bad")
+
+
+class RankingImports(UploadEndpoint):
+    @describe(
+        "import_rankings",
+        "Import prompts with 4 to 9 responses each (JSON lines, Parquet): all of them, or none",
+        upload=UploadIn,
+        gives=RankingsOut,
+        status=201,
+        problems=[404, 409],
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        project = self.find(Project.objects.all(), slug=slug)
+        asked = self.body(UploadIn)
+        with stored(asked.pop("file")) as path:
+            report = import_rankings(project=project, path=path, **asked)
+        return Response(RankingsOut(report).data, status=status.HTTP_201_CREATED)

@@ -35,6 +35,10 @@ class SnapshotOut(serializers.ModelSerializer[Snapshot]):
 
 class SnapshotIn(Strict):
     test_fraction = serializers.FloatField(default=0.2, help_text="Above 0 and below 1")
+    leave_out_known = serializers.BooleanField(
+        default=False,
+        help_text="Judgments of people who said that they knew the model do not count",
+    )
 
 
 class Snapshots(Endpoint):

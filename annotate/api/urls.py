@@ -12,6 +12,7 @@ api_urlpatterns = [
     path("projects/<slug:slug>/throughput", projects.ProjectThroughput.as_view()),
     path("projects/<slug:slug>/imports", imports.Imports.as_view()),
     path("projects/<slug:slug>/texts", imports.TextImports.as_view()),
+    path("projects/<slug:slug>/rankings", imports.RankingImports.as_view()),
     path("projects/<slug:slug>/labels", labels.Labels.as_view()),
     path("projects/<slug:slug>/next", queue.Next.as_view()),
     path("projects/<slug:slug>/ahead", queue.Ahead.as_view()),

@@ -80,6 +80,37 @@ def judges_in_words(snapshot: Snapshot) -> str:
     )
 
 
+def rewrites_config(snapshot: Snapshot, suffix: str) -> str:
+    """The YAML of the config that holds rewritten answers; nothing where there are none."""
+    if "rewrites" not in snapshot.rule:
+        return ""
+    return f"""- config_name: rewrites
+  data_files:
+  - split: train
+    path: data/rewrites{suffix}
+"""
+
+
+def replies_in_words(snapshot: Snapshot) -> str:
+    """The rules of the columns beyond the usual, and what of annotators is in a row."""
+    named = [name for name in ("margin", "judgments", "rewrites") if name in snapshot.rule]
+    rules = [f"- `{name}`: {snapshot.rule[name]}." for name in named]
+    known = snapshot.rule["belief"].get("known_model") or snapshot.rule.get("known_model")
+    if known:
+        rules.append(f"- Who knew the model: {known}.")
+    if "rewrites" in named:
+        rules.append(
+            '\nConfig `rewrites` (`load_dataset("PATH_OR_REPO", "rewrites")`) has the rewritten '
+            "answers of the train rows as `prompt` and `completion`, for TRL's SFTTrainer."
+        )
+    words = (
+        "No row names an annotator; of what one wrote it holds rewritten answers alone."
+        if "rewrites" in named
+        else "No row names an annotator or holds what one wrote."
+    )
+    return "\n".join([*rules, "", words])
+
+
 def dataset_card(snapshot: Snapshot, format: str) -> str:
     """Markdown with the YAML head that the Hub and `datasets` read."""
     words = LABELLED if snapshot.project.kind == Project.Kind.LABELS else COMPARED
@@ -103,7 +134,7 @@ configs:
     path: data/train{suffix}
   - split: test
     path: data/test{suffix}
----
+{rewrites_config(snapshot, suffix)}---
 # {snapshot.project.slug}: {words.title} {snapshot.number}
 
 {judges_in_words(snapshot)}{words.layout}
@@ -123,8 +154,7 @@ configs:
 - Chosen: {snapshot.rule["chosen"]}.
 - Split: {snapshot.rule["split"]}; test fraction {snapshot.rule["test_fraction"]}.
 - Hash: {snapshot.rule["sha256"]}.
-
-No row names an annotator or holds what one wrote.
+{replies_in_words(snapshot)}
 
 ## Loading
 ```python

@@ -49,7 +49,9 @@ def project_forecast(*, project: Project) -> Forecast:
     together, so it is on the narrow side.
     """
     now = timezone.now()
-    standing = Judgment.objects.current().filter(comparison__project=project)
+    standing = Judgment.objects.current().filter(
+        comparison__project=project, comparison__group=None
+    )
     points = over_time(project, now)
     judged = points[-1][1] if points else 0
     wanted = project.comparisons.aggregate(n=Sum("slots"))["n"] or 0
@@ -88,7 +90,9 @@ def replaced(known: Forecast, *, per_day: float | None = None, reason: str) -> F
 
 def over_time(project: Project, now: datetime) -> list[tuple[datetime, int]]:
     """(moment, judgments standing by then), by hour or by day, from before the first until now."""
-    standing = Judgment.objects.current().filter(comparison__project=project)
+    standing = Judgment.objects.current().filter(
+        comparison__project=project, comparison__group=None
+    )
     first = standing.aggregate(first=Min("created_at"))["first"]
     if first is None:
         return []

@@ -43,6 +43,8 @@ def unjudged(
 ) -> QuerySet[Comparison]:
     """Comparisons that this version has not judged; by_people: only those that a person has."""
     found = project.comparisons.exclude(machine_judgments__judge=judge)
+    if project.kind == Project.Kind.RANKINGS:
+        found = found.exclude(group=None)  # a machine judges the pairs
     if by_people:
         found = found.filter(judgments__in=Judgment.objects.current()).distinct()
     return found.select_related("prompt", "response_a", "response_b").order_by("random_key", "pk")

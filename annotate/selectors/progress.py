@@ -28,7 +28,7 @@ def queue_progress(*, project: Project) -> Progress:
 def queue_progress_of(*, projects: Sequence[Project]) -> dict[int, Progress]:
     """The progress of each project by its id, in four statements whatever their number."""
     # Apart, since each is answered by an index of its own: all by project, the open by slots > 0.
-    compared = Comparison.objects.filter(project__in=projects).order_by()
+    compared = Comparison.objects.filter(project__in=projects, group=None).order_by()
     totals = dict(compared.values_list("project").annotate(n=Count("pk")))
     waiting = {
         project: (n, slots)
@@ -49,7 +49,7 @@ def queue_progress_of(*, projects: Sequence[Project]) -> dict[int, Progress]:
     }
     judged = dict(
         Judgment.objects.current()
-        .filter(comparison__project__in=projects)
+        .filter(comparison__project__in=projects, comparison__group=None)
         .order_by()
         .values_list("comparison__project")
         .annotate(n=Count("pk"))

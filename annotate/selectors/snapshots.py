@@ -106,6 +106,10 @@ def rule_in_words(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("Belief", f"{belief.get('name', '')}: {belief.get('outcome', '')}"),
         ("Probability", belief.get("probability", "")),
         ("Judgments", belief.get("judgments", "")),
+        ("Margin", rule.get("margin", "")),
+        ("Each judgment", rule.get("judgments", "")),
+        ("Rewrites", rule.get("rewrites", "")),
+        ("Who knew the model", belief.get("known_model") or rule.get("known_model", "")),
         ("Held out", f"{rule.get('test_fraction', 0):.0%} of prompts, {rule.get('split', '')}"),
         ("SHA-256", rule.get("sha256", "")),
     ]

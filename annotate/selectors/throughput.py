@@ -24,7 +24,11 @@ def annotator_throughput(*, project: Project) -> list[Pace]:
     """The pace of everyone who judged in this project here (imports carry no times)."""
     rows = (
         Judgment.objects.current()
-        .filter(comparison__project=project, annotator__kind=Annotator.Kind.MEMBER)
+        .filter(
+            comparison__project=project,
+            comparison__group=None,
+            annotator__kind=Annotator.Kind.MEMBER,
+        )
         .values_list("annotator_id", "active_ms")
     )
     times: dict[int, list[int | None]] = defaultdict(list)

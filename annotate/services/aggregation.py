@@ -50,6 +50,7 @@ MACHINE_RULE: dict[str, Any] = {
     "rows": "comparisons that no person judged; a person's word always stands before a machine's",
     "probability": "the machine's own where it gives one, else 1, 0 or 0.5 by its answer",
 }
+KNOWN_LEFT_OUT = "judgments by people who said that they knew the model do not count"
 CHUNK = 1000
 
 
@@ -98,17 +99,22 @@ def judgment_state(*, project: Project) -> dict[str, int]:
 
 
 @transaction.atomic
-def aggregate_project(*, project: Project, judge: JudgeVersion | None = None) -> Aggregation:
+def aggregate_project(
+    *, project: Project, judge: JudgeVersion | None = None, leave_out_known: bool = False
+) -> Aggregation:
     """One pass over the project's current judgments: a preference for each judged comparison.
 
-    judge: a machine whose judgments stand where no person judged. Raises NotCalibrated unless an
+    judge: a machine whose judgments stand where no person judged. leave_out_known: what people
+    said who knew the model does not count, and the rule says so. Raises NotCalibrated unless an
     admin accepted it for this project.
     """
     # Before the judgments are read: one that comes in between makes this aggregation outdated.
     state = judgment_state(project=project)
     labels = project.kind == Project.Kind.LABELS
-    answers, struck_off = answers_that_count(project)
+    answers, struck_off = answers_that_count(project, leave_out_known=leave_out_known)
     rule = LABEL_RULE if labels else RULE
+    if leave_out_known:
+        rule = {**rule, "known_model": KNOWN_LEFT_OUT}
     if judge is not None:
         rule = {**rule, "machine": MACHINE_RULE | provenance(judge, project)}
     aggregation = Aggregation.objects.create(
@@ -157,7 +163,9 @@ def outcomes_of(project: Project) -> list[str]:
     return [outcome for outcome in Preference.Outcome.values if outcome != Preference.Outcome.LABEL]
 
 
-def answers_that_count(project: Project) -> tuple[dict[int, list[tuple[int, str]]], int]:
+def answers_that_count(
+    project: Project, *, leave_out_known: bool = False
+) -> tuple[dict[int, list[tuple[int, str]]], int]:
     """({comparison: [(judgment, word), …]}, how many name a label that is not on the list)."""
     answers: dict[int, list[tuple[int, str]]] = defaultdict(list)
     judgments = Judgment.objects.current().filter(comparison__project=project).order_by("pk")
@@ -165,8 +173,10 @@ def answers_that_count(project: Project) -> tuple[dict[int, list[tuple[int, str]
     if project.kind == Project.Kind.LABELS:
         offered = {label["name"] for label in current_labels(project)}
     struck_off = 0
-    rows = judgments.with_word().values_list("pk", "comparison_id", "word")
-    for pk, comparison, word in rows:
+    rows = judgments.with_word().values_list("pk", "comparison_id", "word", "details")
+    for pk, comparison, word, details in rows:
+        if leave_out_known and details.get("known_model"):
+            continue
         if offered is not None and word not in offered:
             struck_off += 1
         else:

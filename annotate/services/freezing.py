@@ -23,6 +23,7 @@ from annotate.models import (
 )
 from annotate.services import freezing_labels
 from annotate.services.aggregation import aggregate_project, judgment_state
+from annotate.services.freezing_replies import Columns, columns_of, more_of
 from rlhf_platform.accounts.models import User
 
 #: Stored with every snapshot.
@@ -36,6 +37,7 @@ RULE: dict[str, Any] = {
 CHUNK = 500
 
 
+NO_MORE = Columns()
 #: digest, content, preference, split
 Row = tuple[str, str, Preference, str]
 
@@ -44,8 +46,14 @@ def message(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-def row_content(preference: Preference, prompt: Prompt, a: Response, b: Response) -> dict[str, Any]:
-    """One row. Holds no annotator, no free text and no database id.
+def row_content(
+    preference: Preference,
+    prompt: Prompt,
+    a: Response,
+    b: Response,
+    columns: Columns = NO_MORE,
+) -> dict[str, Any]:
+    """One row. Holds no annotator, no database id, and no words of theirs but rewritten answers.
 
     judged_by names the judge of a row that no person judged; people's rows do not have it.
     """
@@ -61,6 +69,7 @@ def row_content(preference: Preference, prompt: Prompt, a: Response, b: Response
         "probability": round(probability, 6),
         "n_judgments": preference.n_a + preference.n_b + preference.n_tie + preference.n_both_bad,
         **judged_by(preference),
+        **more_of(preference, columns),
     }
 
 
@@ -88,11 +97,11 @@ def why_left_out(preference: Preference, a: Response, b: Response) -> str:
 
 
 def compared_rows(
-    aggregation: Aggregation, held_out: Callable[[str], bool]
+    aggregation: Aggregation, held_out: Callable[[str], bool], columns: Columns = NO_MORE
 ) -> tuple[list[tuple[str, Preference, str]], Counter[str]]:
     """([(content, preference, split), …], why others were left out) of two responses each.
 
-    held_out: whether the prompt of a digest is in the test split
+    held_out: whether the prompt of a digest is in the test split. columns: those beyond the usual
     """
     left_out: Counter[str] = Counter()
     rows = []
@@ -102,6 +111,8 @@ def compared_rows(
         "comparison__response_b",
         "machine_judgment__judge",
     )
+    if columns.judgments:
+        preferences = preferences.prefetch_related("judgments__guideline")
     for preference in preferences.iterator(chunk_size=2000):
         prompt, (a, b) = preference.comparison.prompt, preference.comparison.pair
         reason = why_left_out(preference, a, b)
@@ -112,15 +123,18 @@ def compared_rows(
         if split == "test" and preference.machine_judgment_id is not None:
             left_out["machine_held_out"] += 1
             continue
-        rows.append((canonical_json(row_content(preference, prompt, a, b)), preference, split))
+        content = row_content(preference, prompt, a, b, columns)
+        rows.append((canonical_json(content), preference, split))
     return rows, left_out
 
 
-def current_aggregation(project: Project) -> Aggregation:
-    latest = project.aggregations.filter(judge=None).order_by("-pk").first()
+def current_aggregation(project: Project, *, leave_out_known: bool) -> Aggregation:
+    past = project.aggregations.filter(judge=None).order_by("-pk")
+    known = past.filter if leave_out_known else past.exclude
+    latest = known(rule__has_key="known_model").first()
     if latest and latest.summary.get("judgment_state") == judgment_state(project=project):
         return latest
-    return aggregate_project(project=project)
+    return aggregate_project(project=project, leave_out_known=leave_out_known)
 
 
 @transaction.atomic
@@ -130,12 +144,14 @@ def freeze_snapshot(
     aggregation: Aggregation | None = None,
     test_fraction: float = 0.2,
     judge: JudgeVersion | None = None,
+    leave_out_known: bool = False,
     actor: User | None = None,
 ) -> Snapshot:
     """An immutable snapshot of an aggregation (by default the latest that no judgment outdated).
 
     judge: a calibrated machine whose judgments stand where no person judged; they are marked, and
-    only trained on: what is held out was judged by people.
+    only trained on: what is held out was judged by people. leave_out_known: judgments of people who
+    said that they knew the model do not count; otherwise they do, and are marked.
     Raises NothingToFreeze where a split would be empty, NotCalibrated, AnnotateError for an
     impossible fraction.
     """
@@ -144,16 +160,23 @@ def freeze_snapshot(
     if judge is not None:
         if aggregation is not None:
             raise AnnotateError("name a judge or an aggregation, which has its own; not both")
-        aggregation = aggregate_project(project=project, judge=judge)
-    aggregation = aggregation or current_aggregation(project)
+        aggregation = aggregate_project(
+            project=project, judge=judge, leave_out_known=leave_out_known
+        )
+    aggregation = aggregation or current_aggregation(project, leave_out_known=leave_out_known)
     if aggregation.project_id != project.pk:
         raise AnnotateError(f"aggregation {aggregation.pk} is of another project")
     salt = project.slug
     labels = project.kind == Project.Kind.LABELS
-    rows_of = freezing_labels.label_rows if labels else compared_rows
-    found, left_out = rows_of(
-        aggregation, lambda digest: in_test(digest, salt=salt, test_fraction=test_fraction)
-    )
+    columns = NO_MORE if labels else columns_of(aggregation)
+
+    def held_out(digest: str) -> bool:
+        return in_test(digest, salt=salt, test_fraction=test_fraction)
+
+    if labels:
+        found, left_out = freezing_labels.label_rows(aggregation, held_out)
+    else:
+        found, left_out = compared_rows(aggregation, held_out, columns)
     rows: list[Row] = [
         (sha256(content), content, preference, split) for content, preference, split in found
     ]
@@ -178,6 +201,7 @@ def freeze_snapshot(
         number=highest + 1,
         rule={
             **(freezing_labels.RULE if labels else RULE),
+            **columns.rule,
             "test_fraction": test_fraction,
             "salt": salt,
             "belief": aggregation.rule,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.middleware.csrf import get_token
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
@@ -27,8 +27,10 @@ from annotate.services.flagging import flag_comparison
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.labels import offered_labels
 from annotate.services.prefetching import lease_ahead, show_assignment
+from annotate.services.rankings import shown_candidates
 from annotate.services.serving import annotator_for, next_assignment, open_for, skip_assignment
 from annotate.views.projects import project_of
+from annotate.views.questions import posted_reply, questions_of, with_places
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 
@@ -72,10 +74,21 @@ def judge(request: MemberRequest, slug: str) -> HttpResponse:
     """The next comparison, leased to this person."""
     project = project_of(request, slug)
     annotator = annotator_for(user=request.user, workspace=request.membership.workspace)
+    return page(request, project, annotator)
+
+
+def page(
+    request: MemberRequest,
+    project: Project,
+    annotator: Annotator,
+    *,
+    posted: QueryDict | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    """The whole page; `posted` was refused, and is shown again as it was filled in."""
     assignment, closed = upcoming(project, annotator)
-    parts = screen_parts(request, project, assignment, closed)
     context = {
-        **parts,
+        **screen_parts(request, project, assignment, closed, posted=posted),
         "annotator": annotator,
         "judged_today": judged_today(project, annotator),
         # The version this lease will be recorded under, which may be older than the newest.
@@ -84,7 +97,7 @@ def judge(request: MemberRequest, slug: str) -> HttpResponse:
         "limit": COUNT_UP_TO,
         "streak": days_in_a_row(annotator=annotator),
     }
-    return render(request, "annotate/judge.html", context)
+    return render(request, "annotate/judge.html", context, status=status)
 
 
 @require_safe
@@ -115,9 +128,10 @@ def answer(request: MemberRequest, slug: str) -> HttpResponse:
             idempotency_key=request.POST.get("key", ""),
             active_ms=whole_number(request, "active_ms"),
             rationale=request.POST.get("rationale", "").strip(),
+            **posted_reply(request.POST),
         )
 
-    again = "Not stored: {}. Choose an answer and send it again."
+    again = "Not stored: {}. Change your answer and send it again."
     return act(request, project, annotator, submit, mistake=again)
 
 
@@ -235,6 +249,8 @@ def act(
     if problem:
         said = messages.info if status == 409 else messages.error
         said(request, mistake.format(problem) if status == 422 else f"{capfirst(problem)}.")
+        if status == 422:
+            return page(request, project, annotator, posted=request.POST, status=422)
     elif done:
         messages.success(request, done)
     return redirect("judge", slug=project.slug)
@@ -320,13 +336,19 @@ def screen_parts(
     project: Project,
     assignment: Assignment | None,
     closed: str = "",
+    *,
+    posted: QueryDict | None = None,
 ) -> dict[str, Any]:
     """What judge_screen.html needs to show one assignment, or that there is none."""
+    if assignment is None or posted is None or posted.get("assignment") != str(assignment.pk):
+        posted = None  # of another screen
     parts: dict[str, Any] = {
         "project": project,
         "assignment": assignment,
         "closed": closed,
         "labels": [],
+        "questions": questions_of(form_of(assignment), posted) if assignment else {},
+        "said": posted or {},
         "key": uuid.uuid4().hex,
         "csrf_token": get_token(request),
         "skip_reasons": Assignment.SkipReason.choices,
@@ -334,17 +356,27 @@ def screen_parts(
     }
     if assignment is not None and project.kind == Project.Kind.LABELS:
         parts["labels"] = offered_labels(assignment)
+    elif assignment is not None and project.kind == Project.Kind.RANKINGS:
+        parts["candidates"] = with_places(shown_candidates(assignment), posted)
     elif assignment is not None:
         a, b = (response.text for response in assignment.comparison.pair)
         parts["left"], parts["right"] = (b, a) if assignment.swapped else (a, b)
+        parts["texts"] = {"left": parts["left"], "right": parts["right"]}
     return parts
+
+
+def form_of(assignment: Assignment) -> dict[str, Any]:
+    return dict(assignment.guideline.form) if assignment.guideline is not None else {}
 
 
 def judged_today(project: Project, annotator: Annotator) -> int:
     """This person's judgments here since midnight UTC."""
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
     mine = Judgment.objects.current().filter(
-        annotator=annotator, comparison__project=project, created_at__gte=today
+        annotator=annotator,
+        comparison__project=project,
+        comparison__group=None,
+        created_at__gte=today,
     )
     return mine.count()
 

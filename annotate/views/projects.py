@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from django import forms
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -11,11 +14,13 @@ from annotate.errors import AnnotateError, SlugTaken
 from annotate.forms import (
     FreezeForm,
     ImportForm,
+    ImportRankingsForm,
     ImportTextsForm,
     NewProjectForm,
     SettingsForm,
 )
-from annotate.models import Flag, Project
+from annotate.models import Flag, Guideline, Project
+from annotate.question_forms import QuestionsForm, as_fields
 from annotate.selectors.flags import flags_of
 from annotate.selectors.forecast import project_forecast
 from annotate.selectors.label_quality import label_quality
@@ -29,10 +34,13 @@ from annotate.selectors.quality import (
 from annotate.selectors.throughput import annotator_throughput
 from annotate.services.flagging import settle_flag
 from annotate.services.ingest import import_comparisons
-from annotate.services.labels import labels_as_text
-from annotate.services.projects import create_project, update_project
+from annotate.services.labels import current_labels, labels_as_text
+from annotate.services.projects import answers_of, create_project, update_project
+from annotate.services.questions import checked_form
+from annotate.services.rankings import Shown, import_rankings
 from annotate.services.texts import import_texts
 from annotate.uploads import received
+from annotate.views.questions import questions_of, with_places
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 
@@ -56,8 +64,7 @@ def projects(request: MemberRequest) -> HttpResponse:
         except AnnotateError as error:
             form.add_error("slug" if isinstance(error, SlugTaken) else None, str(error))
         else:
-            what = "texts" if made.kind == Project.Kind.LABELS else "comparisons"
-            messages.success(request, f"{made} is there. Bring {what} in next.")
+            messages.success(request, f"{made} is there. Bring {made.noun}s in next.")
             return redirect("import_comparisons", slug=made.slug)
     found = list(Project.objects.filter(workspace=workspace).order_by("name"))
     progress = queue_progress_of(projects=found)
@@ -88,6 +95,7 @@ def project(request: MemberRequest, slug: str) -> HttpResponse:
         "rounds": found.rounds.order_by("-number"),
         "freeze_form": FreezeForm(),
         "flags": flags_of(project=found)[:SHOWN_FLAGS],
+        "asks_known": found.guidelines.filter(form__has_key="known_model").exists(),
     }
     return render(request, "annotate/project.html", context)
 
@@ -121,17 +129,70 @@ def settings(request: MemberRequest, slug: str) -> HttpResponse:
         "labels": labels_as_text(newest.labels) if newest else "",
     }
     form = SettingsForm(request.POST or None, kind=found.kind, initial={**now, **shown})
-    if request.method == "POST" and form.is_valid():
+    asked = QuestionsForm(
+        request.POST or None, kind=found.kind, initial=as_fields(newest.form if newest else {})
+    )
+    if "preview" in request.POST and request.headers.get("X-Requested-With") == "fetch":
+        return render(request, "annotate/question_preview.html", preview(found, newest, asked))
+    good = request.method == "POST" and form.is_valid() and asked.is_valid()
+    if good and "preview" not in request.POST:
         try:
-            update_project(project=found, **form.cleaned_data)
+            update_project(project=found, form=asked.as_form(), **form.cleaned_data)
         except AnnotateError as error:
             form.add_error(None, str(error))
         else:
             messages.success(request, "Saved.")
             return redirect("project_settings", slug=slug)
-    context = {"project": found, "tab": "settings", "form": form, "guideline": newest}
-    status = 422 if form.errors else 200
+    context = {
+        **preview(found, newest, asked),
+        "tab": "settings",
+        "form": form,
+        "asked": asked,
+        "guideline": newest,
+    }
+    status = 422 if form.errors or asked.errors else 200
     return render(request, "annotate/project_settings.html", context, status=status)
+
+
+#: The form and the service of each kind's files.
+IMPORTS: dict[str, tuple[type[forms.Form], Callable[..., object]]] = {
+    Project.Kind.COMPARISONS: (ImportForm, import_comparisons),
+    Project.Kind.LABELS: (ImportTextsForm, import_texts),
+    Project.Kind.RANKINGS: (ImportRankingsForm, import_rankings),
+}
+#: What the preview shows the questions beside.
+SAMPLE = {
+    "prompt": "How do I get red wine out of a white cotton shirt?",
+    "left": "Blot it, cover it with salt, then rinse it with cold water before you wash it.",
+    "right": "Use hot water and bleach at once; heat always helps.",
+}
+
+
+def preview(project: Project, newest: Guideline | None, asked: QuestionsForm) -> dict[str, object]:
+    """The context of question_preview.html: what was filled in, or what is asked now."""
+    context: dict[str, object] = {
+        "project": project,
+        "sample": SAMPLE,
+        "texts": {"left": SAMPLE["left"], "right": SAMPLE["right"]},
+    }
+    if project.kind == Project.Kind.RANKINGS:
+        texts = [SAMPLE["left"], SAMPLE["right"], "Ask a dry cleaner.", "Wine never comes out."]
+        shown = [Shown(place, text) for place, text in enumerate(texts, start=1)]
+        context["candidates"] = with_places(shown)
+    if not asked.is_bound:
+        return context | {"questions": questions_of(newest.form if newest else {})}
+    if not asked.is_valid():
+        words = [str(error) for errors in asked.errors.values() for error in errors]
+        return context | {"refused": "; ".join(words)}
+    try:
+        form = checked_form(
+            kind=project.kind,
+            form=asked.as_form(),
+            answers=answers_of(project.kind, current_labels(project)),
+        )
+    except AnnotateError as error:
+        return context | {"refused": str(error)}
+    return context | {"questions": questions_of(form)}
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -139,15 +200,14 @@ def settings(request: MemberRequest, slug: str) -> HttpResponse:
 def import_file(request: MemberRequest, slug: str) -> HttpResponse:
     """Comparisons or texts from a file; what cannot be used is listed line by line."""
     found = project_of(request, slug)
-    labels = found.kind == Project.Kind.LABELS
-    form = (ImportTextsForm if labels else ImportForm)(request.POST or None, request.FILES or None)
+    form_of, bring = IMPORTS[found.kind]
+    form = form_of(request.POST or None, request.FILES or None)
     context = {"project": found, "tab": "import", "form": form, "report": None, "refused": None}
     status = 200
     if request.method == "POST" and form.is_valid():
         asked = dict(form.cleaned_data)
         try:
             with received(asked.pop("file")) as path:
-                bring = import_texts if labels else import_comparisons
                 context["report"] = bring(project=found, path=path, **asked)
         except AnnotateError as error:
             context["refused"] = error

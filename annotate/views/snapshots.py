@@ -42,6 +42,7 @@ def freeze(request: MemberRequest, slug: str) -> HttpResponse:
         snapshot = freeze_snapshot(
             project=project,
             test_fraction=form.cleaned_data["test_percent"] / 100,
+            leave_out_known=form.cleaned_data["leave_out_known"],
             actor=request.user,
         )
     except AnnotateError as error:

@@ -46,6 +46,7 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("GET", f"{PROJECT}/throughput"): Expected(403, 404),
     ("POST", f"{PROJECT}/imports"): Expected(403, 404),
     ("POST", f"{PROJECT}/texts"): Expected(403, 404),
+    ("POST", f"{PROJECT}/rankings"): Expected(403, 404),
     ("GET", f"{PROJECT}/labels"): Expected(403, 404),
     ("POST", f"{PROJECT}/next"): Expected(200, 404, {}),
     ("POST", f"{PROJECT}/ahead"): Expected(200, 404, {}),

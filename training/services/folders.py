@@ -65,7 +65,7 @@ def data_lines(run: Run) -> dict[str, list[str]]:
     train = snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TRAIN)
     test = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TEST))
     if run.method == Run.Method.SFT:
-        return {"train": [conversation_line(line) for line in train]}
+        return {"train": [one for line in train for one in conversation_lines(line)]}
     if run.is_online:
         prompts = {}
         for line in train:
@@ -85,8 +85,15 @@ def prompt_line(prompt: Any) -> str:
     return json.dumps({"id": prompt.digest, "prompt": prompt.messages}, ensure_ascii=False)
 
 
-def conversation_line(line: str) -> str:
-    """A preference row as the conversation that ends in its chosen answer."""
+def conversation_lines(line: str) -> list[str]:
+    """A preference row as the conversation that ends in its chosen answer, or, where people
+    rewrote an answer of it, in each of the rewritten ones."""
     row = json.loads(line)
-    messages = [*row["prompt"], *row["chosen"]]
-    return json.dumps({"id": row["id"], "messages": messages}, ensure_ascii=False)
+    rewritten = [
+        (f"{row['id']}-{number}", [{"role": "assistant", "content": rewrite["text"]}])
+        for number, rewrite in enumerate(row.get("rewrites", []), start=1)
+    ]
+    return [
+        json.dumps({"id": name, "messages": [*row["prompt"], *answer]}, ensure_ascii=False)
+        for name, answer in rewritten or [(row["id"], row["chosen"])]
+    ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,24 @@ class Command(FriendlyCommand):
             type=Path,
             help="makes it a project of labels: a file of lines “name [key]: definition”",
         )
+        parser.add_argument(
+            "--kind",
+            choices=Project.Kind.values,
+            help="what is asked (default: comparisons, or labels where --labels is given)",
+        )
+        parser.add_argument(
+            "--form",
+            type=Path,
+            help="a JSON file: what is asked beside the answer (docs/how-to/ask-more.md)",
+        )
         self.add_workspace_argument(parser)
 
     def work(self, **options: Any) -> None:
         guidelines = text_of(options["guidelines"]) if options["guidelines"] else ""
         listed = labels_from_text(text_of(options["labels"])) if options["labels"] else []
-        kind = Project.Kind.LABELS if options["labels"] else Project.Kind.COMPARISONS
+        default = Project.Kind.LABELS if options["labels"] else Project.Kind.COMPARISONS
+        kind = options["kind"] or default
+        form = json_of(options["form"]) if options["form"] else {}
         slug = options["workspace"]
         workspace, made = open_workspace(slug=slug)
         project = create_project(
@@ -42,12 +55,23 @@ class Command(FriendlyCommand):
             guidelines=guidelines,
             kind=kind,
             labels=listed,
+            form=form,
         )
         if made:
             self.stdout.write(f"made workspace {slug}")
         self.stdout.write(f"made project {project.slug} ({project.name}) in workspace {slug}")
-        bring = "import_texts" if options["labels"] else "import_comparisons"
-        self.stdout.write(f"next: manage.py {bring} FILE --project {project.slug}")
+        bring = "texts" if kind == Project.Kind.LABELS else kind
+        self.stdout.write(f"next: manage.py import_{bring} FILE --project {project.slug}")
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{path} is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise CommandError(f"{path} holds no JSON object")
+    return found
 
 
 def text_of(path: Path) -> str:

@@ -24,6 +24,11 @@ class Command(FriendlyCommand):
             "--judge",
             help="a calibrated judge as NAME or NAME:VERSION, for what no person judged",
         )
+        parser.add_argument(
+            "--leave-out-known",
+            action="store_true",
+            help="judgments of people who said that they knew the model do not count",
+        )
         self.add_workspace_argument(parser)
 
     def work(self, **options: Any) -> None:
@@ -32,7 +37,10 @@ class Command(FriendlyCommand):
         if options["judge"]:
             judge = find_judge(options["judge"], workspace=options["workspace"])
         snapshot = freeze_snapshot(
-            project=project, test_fraction=options["test_fraction"], judge=judge
+            project=project,
+            test_fraction=options["test_fraction"],
+            judge=judge,
+            leave_out_known=options["leave_out_known"],
         )
         left_out = snapshot.summary["left_out"]
         self.stdout.write(f"snapshot {snapshot.pk} ({snapshot})")

@@ -16,6 +16,9 @@ function keep() {
   try { localStorage.setItem(PLACE, JSON.stringify(wishes)); } catch { /* for this page only */ }
 }
 
+/** Whether a key may mean something by itself; arrows and Enter always do. */
+export const heard = (key) => wishes.on || key.length > 1;
+
 /** Write the keys where the page names them. */
 export function name(root = document) {
   document.body.classList.toggle("no-keys", !wishes.on);

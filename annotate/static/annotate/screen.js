@@ -7,6 +7,7 @@ import * as drafts from "./drafts.js";
 import * as keys from "./keys.js";
 import { Notices } from "./notices.js";
 import { Outbox } from "./outbox.js";
+import * as questions from "./questions.js";
 
 const UNDO_MS = 10 * 60_000;
 const MOST_PAST = 20;
@@ -51,6 +52,7 @@ function ready() {
   keys.name(stage);
   const answer = form("answer-form");
   if (answer && !current.restored) { current.restored = true; drafts.restore(answer); }
+  questions.ready(stage);
   for (const option of stage.querySelectorAll("input[name=answer]")) option.onchange = mark;
   mark();
   followSides();
