@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults check lint types docs bench-training run lock clean
+.PHONY: help install demo test test-faults check lint types docs bench-training bench-annotation run lock clean
 PY := .venv/bin/python
 
 help: ## list what can be made
@@ -35,6 +35,9 @@ docs: install ## the pages that are written from the code (metrics)
 
 bench-training: install ## the engine against stock TRL, side by side; wants an idle machine; ONLY= selects rows
 	@$(PY) -m benchmarks.training
+
+bench-annotation: install ## judging over HTTP with 1, 8 and 32 people, and up to a million comparisons; idle machine
+	@$(PY) -m benchmarks.annotation
 
 run: install ## web, worker and embedded broker on http://127.0.0.1:8000
 	@$(PY) manage.py up

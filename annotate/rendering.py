@@ -13,11 +13,13 @@ from django.core.cache import caches
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
+from annotate import mathematics
+
 TAGS = {
     "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li",
     "ol", "p", "pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
-}  # fmt: skip
-ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
+} | mathematics.TAGS  # fmt: skip
+ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}, **mathematics.ATTRIBUTES}
 SCHEMES = {"http", "https", "mailto"}
 #: Longer answers, and those that are mostly brackets, are shown as plain text. The parser takes
 #: quadratic time for some texts: 40,000 characters of "![" took 2 s, 159,000 of stray marks 6 s.
@@ -27,6 +29,7 @@ MAX_MARKDOWN, MAX_BRACKETS = 20_000, 2_000
 VERSION = 1
 
 _markdown = MarkdownIt("js-default", {"linkify": False, "breaks": True}).disable("image")
+mathematics.add_formulas(_markdown)
 
 
 def render(text: str) -> SafeString:
@@ -55,4 +58,14 @@ def cleaned(html: str) -> SafeString:
         url_schemes=SCHEMES,
         link_rel="noopener noreferrer nofollow ugc",
     )
-    return mark_safe(clean)  # noqa: S308 - nh3 has just cleaned it
+    return mark_safe(focusable(clean))  # noqa: S308 - nh3 has just cleaned it
+
+
+def focusable(html: str) -> str:
+    """What may scroll in a box of its own can be reached by keyboard; an empty cell heads nothing.
+
+    Takes nh3's output, in which a `<` is always an element's.
+    """
+    for tag in ("pre", "table"):
+        html = html.replace(f"<{tag}>", f'<{tag} tabindex="0">')
+    return html.replace("<th></th>", "<td></td>")

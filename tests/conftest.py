@@ -12,7 +12,7 @@ from tests.people import People, make_people
 
 HISTORIES = [
     import_module(f"annotate.migrations.{name}")
-    for name in ("0002_history_is_appended", "0004_machine_judges")
+    for name in ("0002_history_is_appended", "0004_machine_judges", "0005_answer_kinds")
 ]
 
 #: Folders whose tests may run side by side, but for those that carry one of these marks.

@@ -2,12 +2,24 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from training.views import jobs, overview, plans, preflight, publishing, rounds, runs, versions
+from training.views import (
+    help,
+    jobs,
+    overview,
+    plans,
+    preflight,
+    publishing,
+    rounds,
+    runs,
+    versions,
+)
 
 urlpatterns = [
     path("overview/", overview.overview, name="overview"),
     path("rounds/", rounds.rounds, name="rounds"),
     path("plan/", plans.plan, name="plan"),
+    path("help/", help.help_contents, name="help"),
+    path("help/<path:path>", help.help_page, name="help_page"),
     path("rounds/plan", plans.round_plan_panel, name="round_plan_panel"),
     path("rounds/<int:pk>/", rounds.round, name="round"),
     path("rounds/<int:pk>/live", rounds.round_live, name="round_live"),

@@ -21,6 +21,7 @@ from annotate.services.projects import (
     create_project,
     update_project,
 )
+from annotate.services.questions import QUESTIONS, STRENGTHS, WHETHER
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
 from rlhf_platform.accounts.models import Role
@@ -43,16 +44,60 @@ class LabelIn(Strict):
     )
 
 
+class NamedIn(Strict):
+    name = serializers.CharField(max_length=MAX_NAME)
+    definition = serializers.CharField(max_length=MAX_DEFINITION, allow_blank=True, default="")
+
+
+class ScaleIn(NamedIn):
+    low = serializers.IntegerField()
+    high = serializers.IntegerField()
+
+
+class WhenIn(Strict):
+    answer = serializers.ListField(child=serializers.CharField(), min_length=1)
+
+
+class ConditionIn(Strict):
+    show = serializers.ChoiceField(QUESTIONS)
+    when = WhenIn()
+
+
+class FormIn(Strict):
+    """What is asked beside the answer; what is left out is not asked."""
+
+    strength = serializers.ChoiceField(STRENGTHS, required=False)
+    aspects = NamedIn(many=True, required=False)
+    ratings = ScaleIn(many=True, required=False, help_text="Of each response")
+    reasons = serializers.ListField(child=serializers.CharField(), required=False)
+    rationale = serializers.ChoiceField(WHETHER, required=False)
+    rationale_min = serializers.IntegerField(min_value=0, required=False)
+    rewrite = serializers.ChoiceField(WHETHER, required=False)
+    spans = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Categories to mark"
+    )
+    known_model = serializers.BooleanField(required=False)
+    conditions = ConditionIn(many=True, required=False)
+
+
+class FormOut(FormIn):
+    """The questions of the version; a key that is absent is not asked."""
+
+    def to_representation(self, instance: Any) -> Any:
+        return dict(instance)
+
+
 class ProjectOut(serializers.ModelSerializer[Project]):
     guideline_version = serializers.IntegerField(allow_null=True, read_only=True)
     guidelines = serializers.CharField(source="guideline_text", allow_null=True, read_only=True)
     labels = LabelOut(many=True, source="guideline_labels", read_only=True)
+    form = FormOut(source="guideline_form", read_only=True)
 
     class Meta:
         model = Project
         fields = (
             "slug", "name", "kind", "state", "overlap", "allow_tie", "allow_both_bad", "lease_s",
-            "guideline_version", "guidelines", "labels", "created_at",
+            "guideline_version", "guidelines", "labels", "form", "created_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -78,6 +123,7 @@ class ProjectPatch(Strict):
         required=False,
         help_text="Of a project of labels: the whole list; another one becomes the next version",
     )
+    form = FormIn(required=False, help_text="The whole form; another one becomes the next version")
 
 
 class ProjectIn(ProjectPatch):

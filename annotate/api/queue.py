@@ -7,23 +7,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from annotate.api.projects import LabelOut
+from annotate.api.projects import FormOut, LabelOut
 from annotate.errors import ProjectClosed
-from annotate.models import Annotator, Assignment, Judgment, Project
+from annotate.models import Annotator, Answer, Assignment, Judgment, Project
 from annotate.services.judging import (
     MAX_KEY,
-    MAX_RATIONALE,
-    SCREEN_ANSWERS,
     submit_judgment,
     to_screen,
     undo_judgment,
 )
 from annotate.services.labels import MAX_NAME, offered_labels
 from annotate.services.prefetching import lease_ahead, show_assignment
+from annotate.services.questions import (
+    MAX_RATIONALE,
+    MAX_REWRITE,
+    SCREEN_ANSWERS,
+    SIDES,
+    screen_details,
+    screen_strength,
+)
+from annotate.services.rankings import shown_candidates
 from annotate.services.serving import (
     MAX_SKIP_NOTE,
     annotator_for,
@@ -40,6 +48,11 @@ class MessageOut(serializers.Serializer[Any]):
     content = serializers.CharField(allow_blank=True)
 
 
+class CandidateOut(serializers.Serializer[Any]):
+    id = serializers.IntegerField(help_text="Its place on the screen, from 1")
+    text = serializers.CharField(allow_blank=True)
+
+
 class AssignmentOut(serializers.Serializer[Any]):
     """What the person sees; texts of models are data, never markup to trust."""
 
@@ -52,9 +65,21 @@ class AssignmentOut(serializers.Serializer[Any]):
     response = serializers.SerializerMethodField(
         help_text="The answer to be labelled with its prompt; null where there is none"
     )
+    candidates = serializers.SerializerMethodField(
+        help_text="Of a ranking: its responses in the order shown; empty otherwise"
+    )
     answers = serializers.SerializerMethodField()
     labels = LabelOut(many=True, source="guideline.labels", default=list)
+    form = FormOut(source="guideline.form", default=dict)
     guideline_version = serializers.IntegerField(source="guideline.version", allow_null=True)
+
+    @extend_schema_field(CandidateOut(many=True))
+    def get_candidates(self, assignment: Assignment) -> list[dict[str, Any]]:
+        return (
+            [{"id": shown.place, "text": shown.text} for shown in shown_candidates(assignment)]
+            if assignment.order
+            else []
+        )
 
     def get_left(self, assignment: Assignment) -> str | None:
         return self.sides(assignment)[0]
@@ -76,10 +101,48 @@ class AssignmentOut(serializers.Serializer[Any]):
     def get_answers(self, assignment: Assignment) -> list[str]:
         """The answers this project takes."""
         project = assignment.comparison.project
+        if project.kind == Project.Kind.RANKINGS:
+            return [Answer.RANKING]
         if project.kind == Project.Kind.LABELS:
             return [label["name"] for label in offered_labels(assignment)]
         left_out = {"tie": not project.allow_tie, "both_bad": not project.allow_both_bad}
         return [answer for answer in SCREEN_ANSWERS if not left_out.get(answer)]
+
+
+class RatingsIn(Strict):
+    left = serializers.DictField(child=serializers.IntegerField(), required=False)
+    right = serializers.DictField(child=serializers.IntegerField(), required=False)
+
+
+class RewriteIn(Strict):
+    of = serializers.ChoiceField(
+        SIDES, required=False, help_text="Needed where neither answer is better"
+    )
+    text = serializers.CharField(max_length=MAX_REWRITE, trim_whitespace=False)
+
+
+class SpanIn(Strict):
+    on = serializers.ChoiceField(SIDES)
+    start = serializers.IntegerField(min_value=0, help_text="In Unicode code points of the text")
+    end = serializers.IntegerField(min_value=1, help_text="The first code point after the span")
+    category = serializers.CharField(max_length=MAX_NAME)
+
+
+class DetailsIn(Strict):
+    """Replies to the questions of the assignment's form; by left and right as they were served."""
+
+    aspects = serializers.DictField(child=serializers.ChoiceField([*SIDES, "tie"]), required=False)
+    ratings = RatingsIn(required=False)
+    reasons = serializers.ListField(child=serializers.CharField(), required=False)
+    rewrite = RewriteIn(required=False)
+    spans = SpanIn(many=True, required=False)
+    known_model = serializers.BooleanField(required=False, help_text="I know which model this is")
+    ranking = serializers.ListField(
+        child=serializers.ListField(child=serializers.IntegerField(min_value=1)),
+        required=False,
+        help_text="Candidates' ids, the best first; those that tie share a list. "
+        "A candidate may be left out: nothing is said of it",
+    )
 
 
 class JudgmentIn(Strict):
@@ -94,6 +157,13 @@ class JudgmentIn(Strict):
         min_value=0, max_value=2**31 - 1, required=False, allow_null=True
     )
     rationale = serializers.CharField(max_length=MAX_RATIONALE, allow_blank=True, default="")
+    strength = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        help_text="How much better, from 1 to half of the form's steps: negative for left, "
+        "positive for right",
+    )
+    details = DetailsIn(required=False)
 
 
 class JudgmentOut(serializers.Serializer[Any]):
@@ -101,11 +171,20 @@ class JudgmentOut(serializers.Serializer[Any]):
     assignment = serializers.IntegerField(source="assignment_id")
     answer = serializers.SerializerMethodField()
     rationale = serializers.CharField(allow_blank=True)
+    strength = serializers.SerializerMethodField()
+    details = serializers.SerializerMethodField()
     active_ms = serializers.IntegerField(allow_null=True)
     created_at = serializers.DateTimeField()
 
     def get_answer(self, judgment: Judgment) -> str:
         return to_screen(judgment)
+
+    def get_strength(self, judgment: Judgment) -> int | None:
+        return screen_strength(judgment)
+
+    @extend_schema_field(DetailsIn)
+    def get_details(self, judgment: Judgment) -> dict[str, Any]:
+        return screen_details(judgment)
 
 
 class NextOut(serializers.Serializer[Any]):
@@ -147,7 +226,9 @@ class QueueEndpoint(Endpoint):
     def mine(self, pk: int) -> Assignment:
         """An assignment of this person; anybody else's is not found."""
         rows = Assignment.objects.filter(annotator__user=self.person)
-        return self.find(rows.select_related("comparison__project__workspace", "guideline"), pk=pk)
+        return self.find(
+            rows.select_related("annotator", "comparison__project__workspace", "guideline"), pk=pk
+        )
 
     def upcoming(self, project: Project, annotator: Annotator) -> Assignment | None:
         """What comes next; a project that was closed meanwhile has nothing."""
@@ -216,14 +297,11 @@ class Judging(QueueEndpoint):
     )
     def post(self, request: Request, pk: int) -> Response:
         assignment, asked = self.mine(pk), self.body(JudgmentIn)
-        annotator = self.annotator()
-        repeat = Judgment.objects.filter(
-            annotator=annotator, idempotency_key=asked["idempotency_key"]
-        ).exists()
+        annotator = assignment.annotator
         judgment = submit_judgment(assignment=assignment, annotator=annotator, **asked)
         upcoming = self.upcoming(assignment.comparison.project, annotator)
         answer = JudgedOut({"judgment": judgment, "next": upcoming})
-        return Response(answer.data, status=200 if repeat else 201)
+        return Response(answer.data, status=200 if judgment.repeated else 201)
 
 
 class Skip(QueueEndpoint):
@@ -235,7 +313,8 @@ class Skip(QueueEndpoint):
         problems=[404, 409],
     )
     def post(self, request: Request, pk: int) -> Response:
-        assignment, asked, annotator = self.mine(pk), self.body(SkipIn), self.annotator()
+        assignment, asked = self.mine(pk), self.body(SkipIn)
+        annotator = assignment.annotator
         skip_assignment(assignment=assignment, annotator=annotator, **asked)
         upcoming = self.upcoming(assignment.comparison.project, annotator)
         return Response(NextOut({"next": upcoming}).data)

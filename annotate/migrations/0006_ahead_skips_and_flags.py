@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0002_cache_table'),
-        ('annotate', '0004_machine_judges'),
+        ('annotate', '0005_answer_kinds'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,7 +1,7 @@
 """The annotation side of the loop, in the order data flows through it."""
 
 from annotate.models.assignments import Assignment
-from annotate.models.comparisons import Comparison, Response, ResponseOrigin
+from annotate.models.comparisons import Candidate, Comparison, Response, ResponseOrigin
 from annotate.models.flags import Flag
 from annotate.models.judges import Calibration, JudgeVersion, MachineJudgment
 from annotate.models.judgments import Answer, Judgment
@@ -16,6 +16,7 @@ __all__ = [
     "Answer",
     "Assignment",
     "Calibration",
+    "Candidate",
     "Comparison",
     "Flag",
     "Guideline",

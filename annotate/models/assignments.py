@@ -37,6 +37,8 @@ class Assignment(models.Model):
     state = models.CharField(max_length=8, choices=State.choices, default=State.LEASED)
     #: True when response B is shown on the left.
     swapped = models.BooleanField()
+    #: Of a ranking: the stored positions of its candidates in the order shown; empty otherwise.
+    order = models.JSONField(default=list)
     guideline = models.ForeignKey(Guideline, on_delete=models.PROTECT, null=True)
     #: Which version of the judging screen showed it.
     screen_version = models.PositiveSmallIntegerField(default=1)

@@ -72,7 +72,9 @@ class Comparison(models.Model):
     """Two responses to one prompt, put up for judgment in one project.
 
     In a project of labels it is one text: a prompt alone, or with `response_a` and no
-    `response_b` (docs/decisions/0008-one-queue-for-every-question.md).
+    `response_b` (docs/decisions/0008-one-queue-for-every-question.md). In a project of rankings
+    the queue's row has no response of its own but `candidates`, and every two of these are a
+    comparison whose `group` it is; nobody is served those (0009-what-is-asked.md).
 
     `slots` counts the judgments still wanted beyond those made and those leased:
     overlap = judged + leased + slots. The serving and judging services keep it under a row lock, so
@@ -94,6 +96,10 @@ class Comparison(models.Model):
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT)
     response_a = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+", null=True)
     response_b = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+", null=True)
+    #: The ranking that this pair of candidates belongs to; null for all that the queue serves.
+    group = models.ForeignKey(
+        "self", on_delete=models.PROTECT, related_name="pairs", null=True, blank=True
+    )
     #: The label that a text's source gives; answers are measured by it. Empty where none is known.
     known_label = models.CharField(max_length=64, blank=True)
     #: SHA-256 over the prompt digest and the response digests in sorted order.
@@ -124,6 +130,11 @@ class Comparison(models.Model):
             models.CheckConstraint(
                 condition=models.Q(known_label="") | models.Q(response_b__isnull=True),
                 name="comparison_known_label_of_a_text",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(group__isnull=True)
+                | models.Q(response_b__isnull=False, slots=0),
+                name="comparison_of_a_group_is_a_pair_nobody_is_served",
             ),
             models.CheckConstraint(
                 condition=models.Q(propensity__isnull=True)
@@ -158,3 +169,26 @@ class Comparison(models.Model):
         if self.response_a is not None:
             asked.append({"role": "assistant", "content": self.response_a.text})
         return asked
+
+
+class Candidate(models.Model):
+    """One response of a ranking. `position` is its stored place, from 0: answers name it, and
+    which letter a person saw over it is another matter (`Assignment.order`)."""
+
+    comparison = models.ForeignKey(Comparison, on_delete=models.PROTECT, related_name="candidates")
+    response = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+")
+    position = models.PositiveSmallIntegerField()
+
+    class Meta:
+        ordering = ("position",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["comparison", "position"], name="candidate_position_once"
+            ),
+            models.UniqueConstraint(
+                fields=["comparison", "response"], name="candidate_response_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.comparison} [{self.position}]"

@@ -22,6 +22,8 @@ class Answer(models.TextChoices):
     BOTH_BAD = "both_bad", "Both bad"
     #: A text's label, which the row names beside it.
     LABEL = "label", "Label"
+    #: A ranking of candidates; what it says of every two of them is a judgment of their pair.
+    RANKING = "ranking", "Ranking"
     #: An undo: this row takes back the one it supersedes and says nothing itself.
     WITHDRAWN = "withdrawn", "Taken back"
 
@@ -34,10 +36,11 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
     def with_word(self) -> Any:
         """Each with `word`, what agreement is measured on: the label, or else the answer.
 
+        A ranking has none: its pairs have.
         Any, since `word` is no field of the model.
         """
         said = models.Case(models.When(label="", then="answer"), default="label")
-        return self.annotate(word=said)
+        return self.exclude(answer=Answer.RANKING).annotate(word=said)
 
 
 class Judgment(models.Model):
@@ -61,6 +64,11 @@ class Judgment(models.Model):
     #: True when response B was shown on the left; null where it is not known (imports).
     swapped = models.BooleanField(null=True)
     rationale = models.TextField(blank=True)
+    #: How much better, in steps from the middle: negative for A, positive for B.
+    strength = models.SmallIntegerField(null=True, blank=True)
+    #: Answers to the other questions of the guideline's form, about A and B
+    #: (annotate/services/questions.py says what it may hold).
+    details = models.JSONField(default=dict)
     #: Milliseconds the pair was in view and the person active; null for imports.
     active_ms = models.PositiveIntegerField(null=True, blank=True)
     #: Made by the client before the first send; the same key never stores two rows.
@@ -71,6 +79,9 @@ class Judgment(models.Model):
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="superseded_by"
     )
     created_at = models.DateTimeField(default=timezone.now)
+
+    #: Set on the row that answers a repeated send; not stored.
+    repeated = False
 
     objects = JudgmentQuerySet.as_manager()
 
@@ -91,6 +102,12 @@ class Judgment(models.Model):
                 condition=(models.Q(answer="label") & ~models.Q(label=""))
                 | (~models.Q(answer="label") & models.Q(label="")),
                 name="judgment_label_is_named",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(strength__isnull=True)
+                | models.Q(answer="a", strength__lt=0)
+                | models.Q(answer="b", strength__gt=0),
+                name="judgment_strength_goes_with_its_side",
             ),
             models.CheckConstraint(
                 condition=~models.Q(answer="withdrawn") | models.Q(supersedes__isnull=False),

@@ -17,6 +17,7 @@ class Project(models.Model):
     class Kind(models.TextChoices):
         COMPARISONS = "comparisons", "Comparisons: which of two responses is better?"
         LABELS = "labels", "Labels: which of a list of labels does a text have?"
+        RANKINGS = "rankings", "Rankings: in which order are four to nine responses?"
 
     class State(models.TextChoices):
         OPEN = "open", "Open"
@@ -54,7 +55,8 @@ class Project(models.Model):
                 condition=models.Q(state__in=["open", "paused", "closed"]), name="project_state"
             ),
             models.CheckConstraint(
-                condition=models.Q(kind__in=["comparisons", "labels"]), name="project_kind"
+                condition=models.Q(kind__in=["comparisons", "labels", "rankings"]),
+                name="project_kind",
             ),
         ]
 
@@ -64,7 +66,9 @@ class Project(models.Model):
     @property
     def noun(self) -> str:
         """What its queue holds, as pages call one of them."""
-        return "text" if self.kind == self.Kind.LABELS else "comparison"
+        return {self.Kind.LABELS: "text", self.Kind.RANKINGS: "ranking"}.get(
+            self.Kind(self.kind), "comparison"
+        )
 
 
 class Guideline(models.Model):
@@ -78,6 +82,8 @@ class Guideline(models.Model):
     text = models.TextField(blank=True)
     #: `[{"name", "definition", "key"}, …]` in the order shown; empty where responses are compared.
     labels = models.JSONField(default=list)
+    #: What is asked beside the answer (annotate/services/questions.py); empty: the answer alone.
+    form = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -9,7 +9,8 @@ from rlhf_platform.accounts.models import Membership, Role
 
 
 def projects_for(membership: Membership) -> QuerySet[Project]:
-    """The projects a member may know of, each with its `guideline_version`, `_text` and `_labels`.
+    """The projects a member may know of, each with its `guideline_version`, `_text`, `_labels` and
+    `_form`.
 
     Whoever only judges sees the open ones.
     """
@@ -18,6 +19,7 @@ def projects_for(membership: Membership) -> QuerySet[Project]:
         guideline_version=Subquery(latest.values("version")[:1]),
         guideline_text=Subquery(latest.values("text")[:1]),
         guideline_labels=Subquery(latest.values("labels")[:1]),
+        guideline_form=Subquery(latest.values("form")[:1]),
     )
     if not membership.allows(Role.RESEARCHER):
         found = found.filter(state=Project.State.OPEN)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -12,15 +14,14 @@ from annotate.errors import AnnotateError, KeyReused, LeaseLost, NothingToUndo, 
 from annotate.formats.canonical import canonical_json, sha256, text_problem
 from annotate.models import Annotator, Answer, Assignment, Comparison, Judgment, Project
 from annotate.services.labels import offered_labels
+from annotate.services.questions import SCREEN_ANSWERS, Reply, checked_reply
+from annotate.services.rankings import checked_ranking, store_pair_judgments
 from annotate.services.serving import from_now, lock_person, release
 
 State = Assignment.State
 #: How long a judgment may be taken back.
 UNDO_WINDOW = timedelta(minutes=10)
-#: What the screen sends; left and right are where the person saw them.
-SCREEN_ANSWERS = ("left", "right", "tie", "both_bad")
 MAX_KEY = 120
-MAX_RATIONALE = 10_000
 
 
 def to_answer(screen: str, *, swapped: bool) -> str:
@@ -47,26 +48,29 @@ def submit_judgment(
     idempotency_key: str,
     active_ms: int | None = None,
     rationale: str = "",
+    strength: int | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> Judgment:
-    """Store one answer: "left", "right", "tie" or "both_bad", or in a project of labels a label.
+    """Store one answer: "left", "right", "tie" or "both_bad"; a label; or "ranking".
 
+    strength and details answer what else the guideline's form asks, by left and right: strength is
+    negative for left (annotate/services/questions.py). A ranking is in `details["ranking"]`: lists
+    of places as they were shown, from 1, the best first.
     The same key with the same answer gives the row that is stored. A lease that ran out meanwhile
     still counts while a place is free. Raises KeyReused, LeaseLost, ProjectClosed, or
-    AnnotateError for an answer the project does not offer.
+    AnnotateError for an answer the project does not offer, or a reply that does not fit.
     """
     check_key(idempotency_key)
-    said = words_for(assignment, answer)
+    said = words_for(assignment, answer) | replies_for(
+        assignment, answer, strength=strength, details=details or {}, rationale=rationale
+    )
     if active_ms is not None and not 0 <= active_ms < 2**31:
         raise AnnotateError("active_ms must be a number of milliseconds from 0")
-    if len(rationale) > MAX_RATIONALE:
-        raise AnnotateError(f"the reason is longer than {MAX_RATIONALE} characters")
-    problem = text_problem(rationale, "the reason")
-    if problem:
-        raise AnnotateError(problem)
-    body = sha256(canonical_json([assignment.pk, answer, rationale]))
+    more = [] if strength is None and not details else [strength, details or {}]
+    body = sha256(canonical_json([assignment.pk, answer, rationale, *more]))
 
     def stored(latest: Judgment | None) -> Judgment:
-        return Judgment.objects.create(
+        judgment = Judgment.objects.create(
             workspace_id=assignment.workspace_id,
             comparison_id=assignment.comparison_id,
             annotator=annotator,
@@ -80,7 +84,19 @@ def submit_judgment(
             body_digest=body,
             supersedes=latest,
         )
+        if judgment.answer == Answer.RANKING:
+            store_pair_judgments(judgment)
+        return judgment
 
+    try:
+        check_offered(assignment.comparison.project, answer)
+        with transaction.atomic():
+            if answered(assignment, annotator):
+                return stored(None)
+    except (AnnotateError, IntegrityError):
+        # Not the first word under this key, or of this person on this comparison; or a refusal,
+        # which a repeat of what is stored does not meet.
+        pass
     with transaction.atomic():
         earlier, latest = said_before(assignment, annotator, idempotency_key, body)
         if earlier is not None:
@@ -108,7 +124,14 @@ def words_for(assignment: Assignment, answer: str) -> dict[str, str]:
 
     Raises AnnotateError for what the version that was on the screen does not offer.
     """
-    if assignment.comparison.project.kind != Project.Kind.LABELS:
+    kind = assignment.comparison.project.kind
+    if kind == Project.Kind.RANKINGS:
+        if answer != Answer.RANKING:
+            raise AnnotateError(
+                f'answer {answer[:80]!r} is not "ranking", which this project takes'
+            )
+        return {"answer": Answer.RANKING, "label": ""}
+    if kind != Project.Kind.LABELS:
         if answer not in SCREEN_ANSWERS:
             raise AnnotateError(f"answer {answer!r} is none of {', '.join(SCREEN_ANSWERS)}")
         return {"answer": to_answer(answer, swapped=assignment.swapped), "label": ""}
@@ -116,6 +139,35 @@ def words_for(assignment: Assignment, answer: str) -> dict[str, str]:
     if answer not in names:
         raise AnnotateError(f"{answer[:80]!r} is none of this project's labels: {', '.join(names)}")
     return {"answer": Answer.LABEL, "label": answer}
+
+
+def replies_for(
+    assignment: Assignment,
+    answer: str,
+    *,
+    strength: int | None,
+    details: Mapping[str, Any],
+    rationale: str,
+) -> dict[str, Any]:
+    """A judgment's `strength` and `details` for what the screen sent beside the answer.
+
+    Raises AnnotateError for what the form on the screen did not ask, or asked otherwise.
+    """
+    others = {name: value for name, value in details.items() if name != "ranking"}
+    comparison = assignment.comparison
+
+    def texts() -> dict[str, str]:
+        a, b = comparison.pair
+        return {"a": a.text, "b": b.text}
+
+    form = assignment.guideline.form if assignment.guideline is not None else {}
+    reply = Reply(form=form, answer=answer, swapped=assignment.swapped, texts=texts)
+    how_much, said = checked_reply(reply, strength=strength, details=others, rationale=rationale)
+    if answer == Answer.RANKING and comparison.project.kind == Project.Kind.RANKINGS:
+        said["ranking"] = checked_ranking(order=assignment.order, ranking=details.get("ranking"))
+    elif details.get("ranking"):
+        raise AnnotateError("ranking: this project ranks nothing; leave it out")
+    return {"strength": how_much, "details": said}
 
 
 def check_key(key: str) -> None:
@@ -152,8 +204,10 @@ def said_before(
             earlier = row
         if row.comparison_id == assignment.comparison_id:
             chain.append(row)
-    if earlier is not None and earlier.body_digest != body:
-        raise KeyReused("this idempotency key was used for another answer; nothing was stored")
+    if earlier is not None:
+        if earlier.body_digest != body:
+            raise KeyReused("this idempotency key was used for another answer; nothing was stored")
+        earlier.repeated = True
     superseded = {row.supersedes_id for row in chain}
     return earlier, next((row for row in chain if row.pk not in superseded), None)
 
@@ -213,6 +267,7 @@ def undo_judgment(
         .filter(
             annotator=annotator,
             comparison__project=project,
+            comparison__group=None,
             assignment__state=State.JUDGED,
             created_at__gt=timezone.now() - UNDO_WINDOW,
         )
@@ -236,7 +291,7 @@ def undo_judgment(
     Assignment.objects.filter(pk=last.assignment.pk).update(
         state=State.LEASED, expires_at=from_now(project.lease_s)
     )
-    Judgment.objects.create(
+    withdrawal = Judgment.objects.create(
         workspace_id=last.workspace_id,
         comparison_id=last.comparison_id,
         annotator=annotator,
@@ -248,5 +303,7 @@ def undo_judgment(
         body_digest=sha256("undo"),
         supersedes=last,
     )
+    if last.answer == Answer.RANKING:
+        store_pair_judgments(withdrawal)
     last.assignment.refresh_from_db()
     return last.assignment

@@ -16,6 +16,12 @@ MAX_DEFINITION = 1000
 #: Keys in the order in which labels without one get theirs: those that send, open or undo are not
 #: among them. Labels beyond are chosen by Tab or pointer.
 KEYS = "1234567890abcdehijklmnopqrtvwxyz"
+#: What projects of each kind hold.
+HELD = {
+    Project.Kind.COMPARISONS: "two responses",
+    Project.Kind.LABELS: "single texts",
+    Project.Kind.RANKINGS: "groups of responses",
+}
 #: One label a line: "name", "name: definition", "name [key]: definition".
 LINE = re.compile(r"(?P<name>[^:\[\]]+?)\s*(\[(?P<key>[^\]]*)\])?\s*(:\s*(?P<definition>.*))?")
 
@@ -70,7 +76,7 @@ def checked_labels(*, kind: str, labels: Sequence[Label]) -> list[Label]:
         raise AnnotateError(f"kind {kind!r} is none of {', '.join(Project.Kind.values)}")
     if kind != Project.Kind.LABELS:
         if labels:
-            raise WrongKind("a project of comparisons has no labels; make one of kind “labels”")
+            raise WrongKind(f"a project of kind “{kind}” has no labels; make one of kind “labels”")
         return []
     if not 2 <= len(labels) <= MAX_LABELS:
         raise AnnotateError(
@@ -138,5 +144,7 @@ def current_labels(project: Project) -> list[Label]:
 def require_kind(project: Project, kind: str) -> None:
     """Raise WrongKind unless the project is of that kind."""
     if project.kind != kind:
-        held = "two responses" if project.kind == Project.Kind.COMPARISONS else "single texts"
-        raise WrongKind(f"project {project.slug} is of kind “{project.kind}”: it holds {held} only")
+        raise WrongKind(
+            f"project {project.slug} is of kind “{project.kind}”: "
+            f"it holds {HELD[Project.Kind(project.kind)]} only"
+        )

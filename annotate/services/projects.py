@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery, Value
@@ -11,8 +12,9 @@ from django.db.models.functions import Coalesce, Greatest
 
 from annotate.errors import AnnotateError, OverlapInUse, SlugTaken
 from annotate.formats.canonical import text_problem
-from annotate.models import Assignment, Comparison, Guideline, Judgment, Project
-from annotate.services.labels import Label, checked_labels
+from annotate.models import Assignment, Guideline, Judgment, Project
+from annotate.services.labels import Label, checked_labels, current_labels
+from annotate.services.questions import SCREEN_ANSWERS, checked_form
 from rlhf_platform.accounts.models import User, Workspace
 
 SLUG = re.compile(r"[-a-zA-Z0-9_]{1,50}")
@@ -34,15 +36,17 @@ def create_project(
     lease_s: int = 900,
     kind: str = Project.Kind.COMPARISONS,
     labels: Sequence[Label] | None = None,
+    form: Mapping[str, Any] | None = None,
 ) -> Project:
-    """A project with version 1 of its guidelines (and of its labels, where it has that kind).
+    """A project with version 1 of its guidelines, its labels (of that kind) and its questions.
 
     Raises SlugTaken, or AnnotateError for a bad slug, a text or a number that cannot be stored, an
-    unknown kind, and labels that do not go with the kind.
+    unknown kind, and labels or questions that do not go with the kind.
     """
     check_slug(slug, "project")
     refuse_settings(name=name, guidelines=guidelines, state=None, overlap=overlap, lease_s=lease_s)
     listed = checked_labels(kind=kind, labels=labels or [])
+    asked = checked_form(kind=kind, form=form or {}, answers=answers_of(kind, listed))
     try:
         with transaction.atomic():
             project = Project.objects.create(
@@ -56,10 +60,19 @@ def create_project(
                 lease_s=lease_s,
                 created_by=actor,
             )
-            Guideline.objects.create(project=project, version=1, text=guidelines, labels=listed)
+            Guideline.objects.create(
+                project=project, version=1, text=guidelines, labels=listed, form=asked
+            )
     except IntegrityError:
         raise SlugTaken(f"the workspace already has a project {slug!r}") from None
     return project
+
+
+def answers_of(kind: str, labels: Sequence[Label]) -> list[str]:
+    """The answers that a condition of a form may name."""
+    if kind == Project.Kind.RANKINGS:
+        return []
+    return [label["name"] for label in labels] or list(SCREEN_ANSWERS)
 
 
 def open_workspace(*, slug: str) -> tuple[Workspace, bool]:
@@ -113,8 +126,9 @@ def update_project(
     lease_s: int | None = None,
     guidelines: str | None = None,
     labels: Sequence[Label] | None = None,
+    form: Mapping[str, Any] | None = None,
 ) -> Project:
-    """Change what is not None; other guidelines or labels become the next version of both.
+    """Change what is not None; other guidelines, labels or questions are the next version of all.
 
     Another overlap changes the free places of every comparison, so that judged + leased + slots =
     overlap still holds. Raises OverlapInUse where more is judged or leased already, AnnotateError
@@ -122,6 +136,11 @@ def update_project(
     """
     refuse_settings(name=name, guidelines=guidelines, state=state, overlap=overlap, lease_s=lease_s)
     listed = checked_labels(kind=project.kind, labels=labels) if labels is not None else None
+    questions = None
+    if form is not None:
+        names = listed if listed is not None else current_labels(project)
+        answers = answers_of(project.kind, names)
+        questions = checked_form(kind=project.kind, form=form, answers=answers)
     # The row serialises two changes, and holds back imports that would open with the old overlap.
     locked = Project.objects.select_for_update().get(pk=project.pk)
     if overlap is not None and overlap != locked.overlap:
@@ -138,23 +157,21 @@ def update_project(
     for field, value in changed.items():
         setattr(locked, field, value)
     locked.save(update_fields=list(changed))
-    if guidelines is not None or listed is not None:
-        next_version(locked, text=guidelines, labels=listed)
+    if guidelines is not None or listed is not None or questions is not None:
+        next_version(locked, text=guidelines, labels=listed, form=questions)
     project.refresh_from_db()
     return project
 
 
-def next_version(project: Project, *, text: str | None, labels: list[Label] | None) -> None:
-    """Another version of what is asked, where it differs; None is taken from the latest."""
-    latest = project.guidelines.order_by("-version").first()
-    before = (latest.text, latest.labels) if latest is not None else None
-    now = (
-        text if text is not None else (before[0] if before else ""),
-        labels if labels is not None else (before[1] if before else []),
-    )
-    if now != before:
-        version = latest.version + 1 if latest is not None else 1
-        Guideline.objects.create(project=project, version=version, text=now[0], labels=now[1])
+def next_version(project: Project, **changed: Any) -> None:
+    """Another version of what is asked (text, labels, form), where it differs; None is taken from
+    the latest."""
+    latest = project.guidelines.order_by("-version").first() or Guideline(version=0)
+    now = {
+        name: getattr(latest, name) if value is None else value for name, value in changed.items()
+    }
+    if latest.version == 0 or any(value != getattr(latest, name) for name, value in now.items()):
+        Guideline.objects.create(project=project, version=latest.version + 1, **now)
 
 
 def change_overlap(project: Project, overlap: int) -> None:
@@ -164,12 +181,11 @@ def change_overlap(project: Project, overlap: int) -> None:
     """
     # A lease, a judgment or an expiry changes the comparison's row in its own transaction, so the
     # counts cannot move between these locks and the update.
-    list(project.comparisons.select_for_update().order_by("pk").values_list("pk", flat=True))
+    queued = project.comparisons.filter(group=None)
+    list(queued.select_for_update().order_by("pk").values_list("pk", flat=True))
     held = Assignment.objects.filter(state__in=Assignment.HOLDING)
     imported = Judgment.objects.filter(assignment__isnull=True, supersedes__isnull=True)
-    counted = project.comparisons.annotate(
-        held=count_of(held), taken=F("held") + count_of(imported)
-    )
+    counted = queued.annotate(held=count_of(held), taken=F("held") + count_of(imported))
     beyond = counted.filter(held__gt=0, taken__gt=overlap)
     most = beyond.order_by("-taken").values_list("taken", flat=True).first()
     if most is not None:
@@ -177,9 +193,7 @@ def change_overlap(project: Project, overlap: int) -> None:
             f"overlap cannot be {overlap}: {beyond.count()} comparisons have more judgments and "
             f"leases than that already (up to {most}); {most} or more is possible"
         )
-    Comparison.objects.filter(project=project).update(
-        slots=Greatest(Value(0), Value(overlap) - count_of(held) - count_of(imported))
-    )
+    queued.update(slots=Greatest(Value(0), Value(overlap) - count_of(held) - count_of(imported)))
 
 
 def count_of(rows: QuerySet[Assignment] | QuerySet[Judgment]) -> Coalesce:

@@ -8,6 +8,7 @@ requests that would end it, one finds it ended. On SQLite every write is an IMME
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +27,15 @@ from django.utils import timezone
 
 from annotate.errors import AnnotateError, LeaseLost, ProjectClosed
 from annotate.formats.canonical import text_problem
-from annotate.models import Annotator, Assignment, Comparison, Guideline, Judgment, Project
+from annotate.models import (
+    Annotator,
+    Assignment,
+    Candidate,
+    Comparison,
+    Guideline,
+    Judgment,
+    Project,
+)
 from annotate.models.comparisons import ResponseOrigin
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
@@ -35,6 +44,8 @@ State = Assignment.State
 MAX_SKIP_NOTE = 500
 #: Overdue leases taken back per look at the queue.
 EXPIRE_AT_ONCE = 50
+#: What a screen needs of a guideline, read with the comparison; its text is read where it is shown.
+GUIDELINE_COLUMNS = ("id", "project_id", "version", "labels", "form")
 
 
 def annotator_for(*, user: User, workspace: Workspace) -> Annotator:
@@ -45,10 +56,18 @@ def annotator_for(*, user: User, workspace: Workspace) -> Annotator:
     return annotator
 
 
+def locked_person(annotator: Annotator) -> QuerySet[Annotator]:
+    """The person's row; reading it in a transaction makes their other requests wait for its end."""
+    rows = Annotator.objects.filter(pk=annotator.pk).only("pk")
+    if connection.features.has_select_for_update:
+        rows = rows.select_for_update(no_key=True, of=("self",))
+    return rows
+
+
 def lock_person(annotator: Annotator) -> None:
     """One at a time of a person's own requests: two windows would lease two comparisons."""
     if connection.features.has_select_for_update:
-        Annotator.objects.select_for_update(no_key=True).only("pk").get(pk=annotator.pk)
+        locked_person(annotator).get()
 
 
 def leases_of(*, project: Project, annotator: Annotator) -> QuerySet[Assignment]:
@@ -88,15 +107,20 @@ def release(*, assignment_id: int, comparison_id: int, to: str, overdue: bool = 
     return True
 
 
+def overdue_leases(project: Project) -> QuerySet[Assignment]:
+    """Leases that have run out and still hold their places, in the project's whole workspace."""
+    return Assignment.objects.filter(
+        workspace=project.workspace_id, state=State.LEASED, expires_at__lte=Now()
+    )
+
+
 def expire_leases(*, project: Project) -> int:
     """Give the places of overdue leases back, in all projects of the workspace (by one index).
 
     Returns how many were overdue, EXPIRE_AT_ONCE at most.
     """
     overdue = (
-        Assignment.objects.filter(
-            workspace=project.workspace_id, state=State.LEASED, expires_at__lte=Now()
-        )
+        overdue_leases(project)
         .order_by("expires_at")
         .values_list("pk", "comparison_id")[:EXPIRE_AT_ONCE]
     )
@@ -123,6 +147,10 @@ def open_for(*, project: Project, annotator: Annotator) -> QuerySet[Comparison]:
             ~Exists(own.filter(response=OuterRef("response_a"))),
             ~Exists(own.filter(response=OuterRef("response_b"))),
         )
+        if project.kind == Project.Kind.RANKINGS:
+            ranked = Candidate.objects.filter(comparison=OuterRef("pk"))
+            ranked = ranked.filter(response__origins__author=annotator.user_id)
+            open_ones = open_ones.filter(~Exists(ranked))
     return open_ones.order_by(F("priority").desc(), "random_key")
 
 
@@ -132,14 +160,15 @@ def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
     Raises ProjectClosed for a paused or closed project.
     """
     check_open(project, annotator)
-    held = live_assignment(project=project, annotator=annotator)
-    if held is not None:
-        return on_screen(held, project)
     while True:
-        overdue = expire_leases(project=project)
-        taken = take_lease(project=project, annotator=annotator)
-        if taken is not None or overdue < EXPIRE_AT_ONCE:
-            return taken
+        with transaction.atomic():
+            look = look_up(project=project, annotator=annotator)
+            if look.held:
+                return on_screen(live_assignment(project=project, annotator=annotator), project)
+            if not look.overdue:
+                return take_lease(project=project, annotator=annotator)
+        # Apart: whoever holds the person must not wait for somebody else's assignment.
+        expire_leases(project=project)
 
 
 def check_open(project: Project, annotator: Annotator) -> None:
@@ -149,9 +178,9 @@ def check_open(project: Project, annotator: Annotator) -> None:
         raise ProjectClosed(f"{project} is {project.get_state_display().lower()} at the moment")
 
 
-def on_screen(assignment: Assignment, project: Project) -> Assignment:
+def on_screen(assignment: Assignment | None, project: Project) -> Assignment | None:
     """The assignment, with the whole lease if it was held ahead until now."""
-    if assignment.shown_at is None:
+    if assignment is not None and assignment.shown_at is None:
         Assignment.objects.filter(pk=assignment.pk, shown_at__isnull=True).update(
             shown_at=Now(), expires_at=from_now(project.lease_s)
         )
@@ -159,20 +188,44 @@ def on_screen(assignment: Assignment, project: Project) -> Assignment:
     return assignment
 
 
-@transaction.atomic
-def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
-    """A lease of the first open comparison, or the one that a parallel request has just taken."""
-    lock_person(annotator)
-    free = open_for(project=project, annotator=annotator)
-    taken = lease_first(
-        free.filter(~Exists(leases_of(project=project, annotator=annotator))),
-        project=project,
-        annotator=annotator,
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one statement tells of a person and their queue, while it takes the person's lock."""
+
+    #: Whether they hold a live lease in the project.
+    held: bool
+    #: Whether a lease of their workspace is overdue.
+    overdue: bool
+
+
+def look_up(*, project: Project, annotator: Annotator) -> Look:
+    """Lock the person and look. Within a transaction.
+
+    What it tells may be as old as the wait for the lock; `take_lease` looks at leases again.
+    """
+    # Any: the annotations are not fields of the model.
+    person: Any = (
+        locked_person(annotator)
+        .annotate(
+            held=Exists(leases_of(project=project, annotator=annotator)),
+            overdue=Exists(overdue_leases(project)),
+        )
+        .get()
     )
+    return Look(held=person.held, overdue=person.overdue)
+
+
+def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
+    """A lease of the first open comparison, or the one that a parallel request has just taken.
+
+    Within a transaction that holds the person's lock.
+    """
+    free = open_for(project=project, annotator=annotator)
+    free = free.filter(~Exists(leases_of(project=project, annotator=annotator)))
+    taken = lease_first(free, project=project, annotator=annotator)
     if taken is not None:
         return taken
-    held = live_assignment(project=project, annotator=annotator)
-    return on_screen(held, project) if held is not None else None
+    return on_screen(live_assignment(project=project, annotator=annotator), project)
 
 
 def lease_first(
@@ -182,31 +235,46 @@ def lease_first(
     annotator: Annotator,
     ahead_s: int | None = None,
 ) -> Assignment | None:
-    """A lease of the first candidate with a free place, within a transaction that holds the person.
+    """A lease of the first free candidate. Within a transaction that holds the person's lock.
 
     With `ahead_s` it is not shown yet and lives that many seconds.
     """
-    # Any: the two annotations are not fields of the model.
+    newest = Guideline.objects.filter(project=project).order_by("-version")
+    # Any: the annotations are not fields of the model.
     comparison: Any = first_free(
         candidates.annotate(
             lease_ends=from_now(project.lease_s if ahead_s is None else ahead_s),
-            guideline_now=Subquery(
-                Guideline.objects.filter(project=project).order_by("-version").values("pk")[:1]
-            ),
+            **{
+                f"guideline_{name}": Subquery(newest.values(name)[:1]) for name in GUIDELINE_COLUMNS
+            },
         ).select_related("prompt", "response_a", "response_b")
     )
     if comparison is None:
         return None
+    comparison.project = project
     Comparison.objects.filter(pk=comparison.pk).update(slots=F("slots") - 1)
+    order = []
+    if project.kind == Project.Kind.RANKINGS:
+        order = list(comparison.candidates.values_list("position", flat=True))
+        secrets.SystemRandom().shuffle(order)
     return Assignment.objects.create(
         workspace_id=project.workspace_id,
         comparison=comparison,
         annotator=annotator,
         swapped=bool(secrets.randbits(1)),
-        guideline_id=comparison.guideline_now,
+        order=order,
+        guideline=guideline_of(comparison),
         expires_at=comparison.lease_ends,
         shown_at=timezone.now() if ahead_s is None else None,
     )
+
+
+def guideline_of(comparison: Any) -> Guideline | None:
+    """The newest guideline from the columns that `lease_first` read with the comparison."""
+    values = [getattr(comparison, f"guideline_{name}") for name in GUIDELINE_COLUMNS]
+    if values[0] is None:
+        return None
+    return Guideline.from_db(comparison._state.db, list(GUIDELINE_COLUMNS), values)
 
 
 def first_free(candidates: QuerySet[Comparison]) -> Comparison | None:

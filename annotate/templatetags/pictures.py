@@ -15,6 +15,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 register = template.Library()
+#: For a picture whose number stands beside it.
+HIDDEN = SafeString('aria-hidden="true"')
 
 
 def svg(name: str, width: int, height: int, parts: Iterable[SafeString], label: str) -> SafeString:
@@ -93,13 +95,17 @@ def interval_picture(
 
 @register.simple_tag
 def bar_picture(value: float | None, largest: float | None, label: str = "") -> SafeString:
-    """One horizontal bar of a table's column, as wide as its share of the largest."""
+    """One horizontal bar of a table's column, as wide as its share of the largest.
+
+    Without a label its number stands beside it, and a screen reader passes over it.
+    """
     share = 100.0 * (value or 0) / largest if largest else 0.0
+    told = format_html('role="img" aria-label="{}"', label) if label else HIDDEN
     return format_html(
-        '<svg class="picture bar-of" role="img" aria-label="{}">'
+        '<svg class="picture bar-of" {}>'
         '<rect class="track" width="100%" height="100%" rx="3"/>'
         '<rect class="fill" width="{}%" height="100%" rx="3"/></svg>',
-        label,
+        told,
         at(share),
     )
 

@@ -1,9 +1,9 @@
 """`python -m benchmarks.annotation.screen`: how long from Enter to the next comparison painted.
 
 A real Chromium judges 200 real comparisons by keyboard against `manage.py up`, once as it is and
-once with 300 ms added to every request by the browser's own throttling. The page measures from the time
-stamp of the key to the frame after the one that was drawn. Prints and returns one row per delay;
-nothing is asserted. Needs Chromium and playwright; works in a folder of its own on SQLite.
+once with 300 ms added to every request by the browser's own throttling. The page measures from the
+time stamp of the key to after the frame that shows it. Prints a row per delay; nothing is asserted.
+Needs Chromium and playwright; works in a folder of its own on SQLite.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_only_allowed_elements_survive_rendering(text: str) -> None:
     parser.feed(render(text))
     for tag, attributes in parser.seen:
         assert tag in TAGS
-        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | {"rel"}
+        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | {"rel", "tabindex"}
         assert (attributes.get("href") or "https:").split(":")[0] in {"http", "https", "mailto"}
 
 
@@ -61,7 +61,7 @@ def test_markdown_is_rendered_and_text_is_kept() -> None:
 )
 def test_long_and_bracketed_answers_are_plain_text(text: str) -> None:
     # As Markdown they take seconds, in which nobody else is served.
-    assert render(text + "<i>").startswith("<pre>")
+    assert render(text + "<i>").startswith('<pre tabindex="0">')
     assert "&lt;i&gt;" in render(text + "<i>").replace("&#32;", " ")
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
@@ -88,8 +89,16 @@ def make_lab(people: People) -> Run:
     return run
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_every_page_is_quiet_and_does_not_scroll_sideways(
+def violations(page: Page) -> list[str]:
+    """What axe-core holds against the page: the rule and the first element it names."""
+    return [
+        f"{found['id']}: {found['nodes'][0]['html'][:200]} ({len(found['nodes'])})"
+        for found in Axe().run(page).response["violations"]
+    ]
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_every_page_is_quiet_accessible_and_does_not_scroll_sideways(
     page: Page, live_server: LiveServer, width: int
 ) -> None:
     people = make_people()
@@ -106,13 +115,15 @@ def test_every_page_is_quiet_and_does_not_scroll_sideways(
         f"/prompts/{run.round.fresh_prompts.pk}/", "/rounds/", f"/rounds/{run.round.pk}/",
         f"/runs/{run.pk}/", "/models/",
         f"/models/{run.version.pk}/", "/jobs/", f"/jobs/{run.job.pk}/", "/members/",
-        "/account/tokens/",
+        "/account/tokens/", "/judge/helpful/", "/plan/", "/help/", "/help/methods/ppo.md",
+        f"/snapshots/{run.round.snapshot.pk}/preflight/",
     ):  # fmt: skip
         reply = page.goto(live_server.url + address)
         assert reply is not None
         assert reply.status == 200, address
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
         assert page.evaluate("window.pwned") is None, address
+        assert violations(page) == [], address
     small = page.evaluate(
         """() => [...document.querySelectorAll("button, .button, nav a, select")]
              .filter((e) => e.offsetParent && e.getBoundingClientRect().height < 43)

@@ -18,6 +18,7 @@ from django.utils import timezone
 from annotate.models import (
     Aggregation,
     Assignment,
+    Candidate,
     Flag,
     JudgeVersion,
     MachineJudgment,
@@ -74,6 +75,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "response_origin_kind": ("origin", {"kind": NOWHERE}),
     "comparison_once_per_project": ("comparison", {}),
     "comparison_fills_a_before_b": ("comparison", {"digest": "new", "response_a": None}),
+    "comparison_of_a_group_is_a_pair_nobody_is_served": (
+        "comparison",
+        {"digest": "new", "group": "other_comparison"},
+    ),
+    "candidate_position_once": ("candidate", {"response": "other_response"}),
+    "candidate_response_once": ("candidate", {"position": 1}),
     "comparison_known_label_of_a_text": ("comparison", {"digest": "new", "known_label": "spam"}),
     "comparison_of_two_different_responses": (
         "comparison",
@@ -106,6 +113,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "judgment_label_is_named": (
         "judgment",
         {"comparison": "other_comparison", "idempotency_key": "new", "answer": "label"},
+    ),
+    "judgment_strength_goes_with_its_side": (
+        "judgment",
+        {"comparison": "other_comparison", "idempotency_key": "new", "strength": 1},
     ),
     "judgment_withdrawal_supersedes": (
         "judgment",
@@ -238,6 +249,8 @@ def rows(people: People) -> Rows:
         "response": response,
         "origin": ResponseOrigin.objects.create(response=response, kind="import", reference="x"),
         "comparison": comparison,
+        "candidate": Candidate.objects.create(comparison=comparison, response=response, position=0),
+        "other_response": make_response(prompt, "another"),
         "other_comparison": make_comparison(project, "two"),
         "assignment": Assignment.objects.create(
             workspace=workspace,

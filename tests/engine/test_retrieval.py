@@ -16,7 +16,13 @@ from training.engine.chunking import chunks_of
 from training.engine.documents import Document, documents_of_rows, read_documents
 from training.engine.embedding import Encoder
 from training.engine.errors import ConfigError, DataError, RunFolderError
-from training.engine.retrieval import IndexSettings, fused, open_index, update_index
+from training.engine.retrieval import (
+    IndexSettings,
+    fused,
+    only_writer,
+    open_index,
+    update_index,
+)
 from training.engine.retrieval_metrics import ndcg_at, recall_at, reciprocal_rank
 from training.engine.terms import terms
 
@@ -172,3 +178,25 @@ def test_the_command_line_indexes_and_searches(
     assert main(["index", folder, "--remove", "ships.txt"]) == 0
     assert main(["search", folder, "roof", "-k", "9", "--mode", "bm25"]) == 1
     assert "k is 9, and the index has 1 chunks" in capsys.readouterr().err
+
+
+def test_a_title_counts_among_the_tokens_of_a_chunk() -> None:
+    text = "One two three. Four five six. Seven eight nine."
+    chunks = chunks_of(Document("d", text, "Of numbers"), Encoder(), tokens=10, overlap=0)
+    assert [chunk.text for chunk in chunks] == [
+        "One two three. Four five six.",
+        "Seven eight nine.",
+    ]
+    long = chunks_of(Document("d", text, "word " * 50), Encoder(), tokens=8, overlap=2)
+    assert long[0].title == "word word word word"
+    for chunk in (*chunks, *long):
+        assert len(Encoder().offsets(chunk.shown)) <= 10
+
+
+def test_a_second_writer_of_an_index_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    update_index(tmp_path / "i", [CATS], settings=SPARSE)
+    with only_writer(tmp_path / "i"), pytest.raises(RunFolderError, match="by another process"):
+        update_index(tmp_path / "i", [SHIPS])
+    assert {chunk.document for chunk in open_index(tmp_path / "i").chunks} == {"cats"}
+    update_index(tmp_path / "i", [SHIPS])
+    assert {chunk.document for chunk in open_index(tmp_path / "i").chunks} == {"cats", "ships"}

@@ -8,6 +8,7 @@ python -m training.engine plan ...         memory and time of a run before it is
 python -m training.engine advise ...       whether to train, retrieve or prompt, and how to start
 python -m training.engine index ...        documents to an index that can be searched
 python -m training.engine search ...       the chunks of an index that fit a query
+python -m training.engine compare ...      prompting, RAG and fine-tuning on one task, in one table
 
 Exit status: 0 done; 1 refused or failed (the reason is printed and in result.json); 2 wrong usage;
 74 the disk is full and 75 interrupted: `run` with the same folder goes on from the checkpoint.
@@ -20,7 +21,6 @@ import contextlib
 import importlib
 import logging
 import os
-import resource
 import sys
 import time
 import traceback
@@ -30,11 +30,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from training.engine import advisor_cli, planner_cli, retrieval_cli
+from training.engine import advisor_cli, compare_cli, planner_cli, retrieval_cli
 from training.engine.causes import ALARM, BUG, NO_SPACE, REFUSED, cause_of, in_words
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
 from training.engine.files import write_file
+from training.engine.peaks import peak_mb
 from training.engine.rundir import RunDir, make_attempt, publish_result, read_rows
 from training.engine.tether import EXIT_INTERRUPTED, tie
 
@@ -62,6 +63,7 @@ METHODS = {
     "sample": "training.engine.sampling",
     "pretrain": "training.engine.pretrain",
     "judge": "training.engine.judge",
+    "answer": "training.engine.answer",
 }
 
 
@@ -96,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return advisor_cli.run(options)
         if options.command in ("index", "search"):
             return retrieval_cli.run(options)
+        if options.command == "compare":
+            return compare_cli.run(options)
         if options.command == "preflight":
             return print_preflight(options.run_dir, as_json=options.json)
         return run_folder(
@@ -104,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OutOfSpaceError as error:
         say(f"{error}")
         return EXIT_NO_SPACE
+    except Interrupted as pause:
+        say(f"{pause}")
+        return EXIT_INTERRUPTED
     except EngineError as error:
         say(f"{type(error).__name__}: {error}")
         return EXIT_FAILED
@@ -218,6 +225,7 @@ def parser() -> argparse.ArgumentParser:
     planner_cli.add_command(commands)
     advisor_cli.add_command(commands)
     retrieval_cli.add_commands(commands)
+    compare_cli.add_command(commands)
     return top
 
 
@@ -419,16 +427,6 @@ def publish(
         say(TOO_LATE)
         return EXIT_INTERRUPTED
     return EXIT_DONE if status == "done" else EXIT_FAILED
-
-
-def peak_mb() -> float:
-    """Highest memory of this run in MB: the device's where there is one, else resident memory."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 if __name__ == "__main__":

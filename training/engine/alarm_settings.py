@@ -43,6 +43,7 @@ ALARMS_OF = {
     "sample": (),
     "pretrain": ("grad_norm", "not_finite"),
     "judge": (),
+    "answer": (),
 }
 ALARMS = (
     "kl_budget",

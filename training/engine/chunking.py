@@ -62,19 +62,25 @@ class Piece:
 
 
 def chunks_of(document: Document, cuts: Cuts, *, tokens: int, overlap: int) -> list[Chunk]:
-    """A document's chunks in order: at most `tokens` each, the last `overlap` or fewer of which are
-    said again at the beginning of the next, as far as they are whole sentences."""
+    """A document's chunks in order: at most `tokens` each with their title, the last `overlap` or
+    fewer of which are said again at the beginning of the next, as far as they are whole sentences.
+
+    A title has at most half of the tokens, and is cut there.
+    """
     if not 0 <= overlap < tokens:
         raise ConfigError(
             f"overlap_tokens is {overlap} and chunk_tokens {tokens}: the overlap has to be smaller"
         )
+    of_title = cuts.offsets(document.title)[: tokens // 2]
+    title = document.title[: of_title[-1][1]] if of_title else ""
+    tokens -= len(of_title)
     pieces = pieces_of(document.text, cuts.offsets(document.text), tokens)
     found: list[Chunk] = []
     first = 0
     while first < len(pieces):
         last = last_piece(pieces, first, tokens)
         start, end = pieces[first].start, pieces[last - 1].end
-        found.append(Chunk(document.id, start, end, document.text[start:end], document.title))
+        found.append(Chunk(document.id, start, end, document.text[start:end], title))
         first = next_first(pieces, first, last, tokens, overlap)
     return found
 

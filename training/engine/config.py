@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from training.engine.alarm_settings import AlarmsConfig
+from training.engine.config_answer import AnswerConfig
 from training.engine.config_classify import ClassifyConfig
 from training.engine.config_judge import NO_BASE, JudgeConfig
 from training.engine.config_ppo import PPOConfig
@@ -31,10 +32,12 @@ NORMALIZE = ("none", "mean", "mean_std")
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 METHODS = (
     "sft", "classify", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo", "evaluate", "sample",
-    "pretrain", "judge",
+    "pretrain", "judge", "answer",
 )  # fmt: skip
 #: Methods whose rows may be texts without turns, so that a base needs no chat template.
 TEXT_METHODS = ("classify", "pretrain")
+#: Methods that train nothing.
+IDLE_METHODS = ("evaluate", "sample", "judge", "answer")
 #: Methods whose loss is computed by TRL's own trainers.
 TRL_METHODS = ("kto", "orpo", "grpo", "rloo")
 #: Methods in which the policy answers prompts and a reward adapter scores the answers.
@@ -365,7 +368,8 @@ class RunConfig:
     schema: int = SCHEMA
     """Version of this layout; a newer one is refused."""
     method: str
-    """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate, sample, pretrain, judge."""
+    """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate, sample, pretrain, judge,
+    answer."""
     seed: int = 0
     """Seed of every random draw."""
     threads: int = 2
@@ -400,6 +404,7 @@ class RunConfig:
     sample: SampleConfig | None = None
     pretrain: PretrainConfig | None = None
     judge: JudgeConfig | None = None
+    answer: AnswerConfig | None = None
 
     def __post_init__(self) -> None:
         check(self.schema == SCHEMA, "schema", self.schema, f"{SCHEMA}")
@@ -428,15 +433,16 @@ class RunConfig:
         if self.method == "kto":
             size = self.optim.batch_size
             check(size >= 2, "optim.batch_size", size, "2 or more (KTO compares within a batch)")
-        if self.method in ("evaluate", "sample", "judge"):
+        if self.method in IDLE_METHODS:
             optimizer = self.optim.optimizer
             check(optimizer == "adamw", "optim.optimizer", optimizer, "adamw here, where none runs")
         check(self.tuning in ("lora", "full"), "tuning", self.tuning, "lora, full")
         if self.tuning == "full":
             self._check_full()
-        if self.method == "evaluate":
-            start = self.adapter.init_from
-            check(start is None, "adapter.init_from", start, "null; use evaluate.policy_adapter")
+        if self.method in ("evaluate", "answer"):
+            start, own = self.adapter.init_from, "policy_adapter"
+            own = own if self.method == "evaluate" else "adapter"
+            check(start is None, "adapter.init_from", start, f"null; use {self.method}.{own}")
         if self.method in ("reward", "dpo", "ppo", *TRL_METHODS):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
         self._check_base()
@@ -474,7 +480,7 @@ class RunConfig:
                 f"tuning is 'full'; allowed for {self.method}: lora (full trains sft, classify, "
                 "reward, dpo, pretrain)"
             )
-        if self.method in ("evaluate", "sample", "judge"):
+        if self.method in IDLE_METHODS:
             raise ConfigError(
                 f"tuning is 'full', and {self.method} trains nothing; leave tuning out, and name "
                 "the folder of a fully trained model in base.source"

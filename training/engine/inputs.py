@@ -19,7 +19,7 @@ import torch
 from training.engine.config import TRL_METHODS, BaseConfig, PPOConfig, from_dict, to_dict
 from training.engine.config_judge import NO_BASE
 from training.engine.errors import BaseModelError, ConfigError, RunFolderError
-from training.engine.files import adapter_digest, write_file_once
+from training.engine.files import adapter_digest, sha256_of_file, write_file_once
 from training.engine.rundir import RunDir
 from training.engine.sources import identity_of_base
 
@@ -154,8 +154,9 @@ def compare_models(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         old = before["adapters"].get(name)
         if old != digest:
             how = f"has changed since the run began (sha256 {short(str(old))} → {short(digest)})"
+            what = "the index" if name == "answer.index" else "the adapter"
             raise RunFolderError(
-                f"the adapter of {name} {how if digest else 'is gone since the run began'}; put it "
+                f"{what} of {name} {how if digest else 'is gone since the run began'}; put it "
                 "back, or start the run in a new folder"
             )
 
@@ -202,14 +203,18 @@ def machine() -> str:
 
 
 def adapters_of(run: RunDir, before: Mapping[str, Any] | None) -> dict[str, str]:
-    """The digest of every adapter that the config names, and of PPO's reward model."""
+    """The digest of every adapter that the config names, of PPO's reward model and of an index."""
     config = to_dict(run.config)
     named = {
         name: value
         for name, value in flat(config).items()
-        if value is not None and (name == "adapter.init_from" or name.endswith("_adapter"))
+        if value is not None
+        and (name in ("adapter.init_from", "answer.adapter") or name.endswith("_adapter"))
     }
     found = {name: digest_or_nothing(Path(folder)) for name, folder in named.items()}
+    answer = run.config.answer
+    if answer is not None and answer.index is not None:
+        found["answer.index"] = index_digest(Path(answer.index))
     ppo = run.config.ppo
     if ppo is not None and ppo.reward_model is not None:
         earlier = before["adapters"].get("ppo.reward_model") if before is not None else None
@@ -233,6 +238,14 @@ def reward_model_identity(ppo: PPOConfig, earlier: str | None) -> str:
     except BaseModelError as error:
         raise BaseModelError(f"ppo.reward_model: {error}") from error
     return found.get("commit") or found["sha256"]
+
+
+def index_digest(folder: Path) -> str:
+    """Of an index, by its manifest, which names the hash of all else; empty where there is none."""
+    try:
+        return sha256_of_file(folder / "manifest.json")
+    except OSError:
+        return ""
 
 
 def digest_or_nothing(folder: Path) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.engine.config_judge import JudgeConfig
+from training.engine.control_tokens import defused
 from training.engine.data import require_messages
 from training.engine.errors import DataError
 from training.engine.rundir import Row, is_text
@@ -27,8 +28,6 @@ MEANING = (
     {"A": SECOND, "B": FIRST, "C": TIE},
 )
 VERDICT = re.compile(r"\[\[([ABC])\]\]")
-#: What models read as the borders of turns: an answer that spells one must not end there.
-CONTROL = re.compile(r"<(?=\|[^<>|\n]{1,60}\|>|/?s>|(?:start|end)_of_turn>)|\[(?=/?INST\])")
 ASK = {
     "verdict": (
         "First give your reasons in a few sentences. Then end with your verdict on a line of its "
@@ -82,11 +81,6 @@ def read_comparisons(rows: Sequence[Row]) -> list[Comparison]:
         prompt = require_messages(row.get("prompt"), f"{where}: prompt")
         found[name] = Comparison(name, prompt, row["first"], row["second"])
     return list(found.values())
-
-
-def defused(text: str) -> str:
-    """The text with a space inside whatever spells a chat template's control token."""
-    return CONTROL.sub(lambda found: f"{found.group()} ", text)
 
 
 def question(comparison: Comparison, order: int, judge: JudgeConfig) -> list[dict[str, str]]:

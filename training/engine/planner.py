@@ -152,6 +152,11 @@ def plan(
     """
     if device not in DEVICES:
         raise ConfigError(f"device is {device!r}; allowed: {', '.join(DEVICES)}")
+    if config.method == "answer":
+        raise ConfigError(
+            "answer is not planned: plan a sample run of the same base, data.max_prompt_length and "
+            "max_new_tokens, which decodes as it does"
+        )
     known = lengths or Lengths()
     expect_trainable(config, shape)
     if config.method == "classify" and shape.family == "roberta":

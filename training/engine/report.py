@@ -49,13 +49,18 @@ def page(evaluation: Mapping[str, Any], *, base: str) -> str:
         parts.append(answers_part(evaluation["answers"]))
     if "judge" in evaluation:
         parts.append(judge_part(evaluation["judge"]))
+    return document("Evaluation", "".join(parts))
+
+
+def document(title: str, body: str) -> str:
+    """A page that needs nothing beside itself; the body is HTML, its texts escaped."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'\">"
-        f"<title>Evaluation</title><style>{STYLE}</style></head><body><h1>Evaluation</h1>"
-        f"{''.join(parts)}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><h1>{escape(title)}</h1>{body}</body></html>\n"
     )
 
 

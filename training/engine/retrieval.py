@@ -4,18 +4,20 @@
     data-<digest>/         chunks.jsonl, vectors.usearch
 
 An update writes a new data folder and then replaces the manifest, so a reader sees the old index
-or the new one. A vector is kept under the hash of its text: documents that did not change, and
-stretches of those that did, are not encoded again, and nothing is trained. BM25's weights depend on
-the whole collection; they are counted anew from the chunks when an index is opened (bm25s).
+or the new one; a second writer is refused while one is at work (.lock, let go with its process). A
+vector is kept under the hash of its text: documents that did not change, and stretches of those
+that did, are not encoded again, and nothing is trained. BM25's weights depend on the whole
+collection; they are counted anew from the chunks when an index is opened (bm25s).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -24,6 +26,7 @@ from typing import Any
 
 import bm25s
 import numpy as np
+from filelock import FileLock, Timeout
 from usearch.index import Index as VectorIndex
 
 from training.engine.chunking import Chunk, chunks_of
@@ -203,6 +206,34 @@ def open_index(folder: Path) -> Retriever:
     return Retriever(settings, chunks, vectors, encoder)
 
 
+def in_memory(documents: Sequence[Document], *, dense: bool) -> Retriever:
+    """Documents that can be searched as they are, in no folder and not cut."""
+    settings, encoder = IndexSettings(dense=dense), Encoder()
+    chunks = [Chunk(each.id, 0, len(each.text), each.text, each.title) for each in documents]
+    return Retriever(
+        settings, chunks, vectors_of(chunks, None, encoder)[0] if dense else None, encoder
+    )
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keeps other processes from changing an index. Raises RunFolderError where one does."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise RunFolderError(
+            f"{folder} is being changed by another process; start again once that has ended"
+        ) from None
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def update_index(
     folder: Path,
     documents: Sequence[Document],
@@ -213,16 +244,28 @@ def update_index(
     """Make an index, or add, change and remove documents of one.
 
     settings: of a new index; those of an existing one cannot change. Raises DataError for wrong
-    documents, and where none would be left; RunFolderError for a folder that is something else.
+    documents, and where none would be left; RunFolderError for a folder that is something else, or
+    that another process is changing.
     """
+    if documents or not (folder / "manifest.json").exists():
+        expect_distinct(documents)
+    with only_writer(folder):
+        return _update(folder, documents, remove, settings)
+
+
+def _update(
+    folder: Path,
+    documents: Sequence[Document],
+    remove: Sequence[str],
+    settings: IndexSettings | None,
+) -> Changes:
+    """`update_index` of whoever holds the lock."""
     before: dict[str, Any] | None = None
     old: Retriever | None = None
     if (folder / "manifest.json").exists():
         before, old = read_manifest(folder), open_index(folder)
         if settings is not None and settings != old.settings:
             raise RunFolderError(f"{folder} was made with other settings; use a new folder")
-    if documents or before is None:
-        expect_distinct(documents)
     known: dict[str, str] = before["documents"] if before else {}
     absent = sorted(set(remove) - set(known))
     if absent:

@@ -225,6 +225,7 @@ RESULTS = (
     ("model", "model"),
     ("samples.jsonl", "samples"),
     ("judgments.jsonl", "judgments"),
+    ("answers.jsonl", "answers"),
     ("report.html", "report"),
 )
 

@@ -27,8 +27,8 @@ def test_next_shows_the_pair_and_nothing_else(people: People) -> None:
     bob = two_open(people)
     served = bob.post("/projects/helpful/next").json()
     assert set(served) == {
-        "id", "project", "expires_at", "prompt", "left", "right", "response", "answers", "labels",
-        "guideline_version",
+        "id", "project", "expires_at", "prompt", "left", "right", "response",
+        "candidates", "answers", "labels", "form", "guideline_version",
     }  # fmt: skip
     comparison = Assignment.objects.get(pk=served["id"]).comparison
     texts = {comparison.response_a.text, comparison.response_b.text}
@@ -36,6 +36,7 @@ def test_next_shows_the_pair_and_nothing_else(people: People) -> None:
     assert served["prompt"] == comparison.prompt.messages
     assert served["answers"] == ["left", "right", "tie", "both_bad"]
     assert (served["response"], served["labels"]) == (None, [])
+    assert (served["candidates"], served["form"]) == ([], {})
     assert bob.post("/projects/helpful/next").json() == served
 
 
@@ -141,8 +142,11 @@ def test_anothers_assignment_is_not_found(people: People) -> None:
 def test_a_judgment_costs_few_queries(people: People, django_assert_max_num_queries: Any) -> None:
     bob = two_open(people)
     served = bob.post("/projects/helpful/next").json()
-    with django_assert_max_num_queries(26):
-        assert judge(bob, served).status_code == 201
+    # Eight statements, and the savepoints that stand for two transactions here.
+    with django_assert_max_num_queries(8 + 4):
+        reply = judge(bob, served)
+    assert reply.status_code == 201
+    assert reply.json()["next"]["guideline_version"] == 1
 
 
 def test_the_origin_of_a_pair_is_nowhere(world: World) -> None:

@@ -148,9 +148,7 @@ def test_undo_and_skip_are_those_of_comparisons(people: People, tmp_path: Path) 
     assert all(overlap_holds(item) for item in Comparison.objects.all())
 
 
-def test_a_label_costs_one_statement_more_than_a_comparison_its_list(
-    people: People, tmp_path: Path
-) -> None:
+def test_a_label_costs_the_statements_of_a_comparison(people: People, tmp_path: Path) -> None:
     bob = make_annotator(people.workspace, people.bob)
     compared = make_project(people.workspace)
     for number in range(2):
@@ -162,7 +160,7 @@ def test_a_label_costs_one_statement_more_than_a_comparison_its_list(
         with CaptureQueriesContext(connection) as queries:
             say(project, bob, answer)
         counted.append(len(queries))
-    assert counted[1] == counted[0] + 1
+    assert counted[1] == counted[0] <= 13
 
 
 def test_what_people_said_becomes_a_label_and_how_sure_it_is(
