@@ -164,8 +164,7 @@ def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
         with transaction.atomic():
             look = look_up(project=project, annotator=annotator)
             if look.held:
-                held = live_assignment(project=project, annotator=annotator)
-                return on_screen(held, project) if held is not None else None
+                return on_screen(live_assignment(project=project, annotator=annotator), project)
             if not look.overdue:
                 return take_lease(project=project, annotator=annotator)
         # Apart: whoever holds the person must not wait for somebody else's assignment.
@@ -179,9 +178,9 @@ def check_open(project: Project, annotator: Annotator) -> None:
         raise ProjectClosed(f"{project} is {project.get_state_display().lower()} at the moment")
 
 
-def on_screen(assignment: Assignment, project: Project) -> Assignment:
+def on_screen(assignment: Assignment | None, project: Project) -> Assignment | None:
     """The assignment, with the whole lease if it was held ahead until now."""
-    if assignment.shown_at is None:
+    if assignment is not None and assignment.shown_at is None:
         Assignment.objects.filter(pk=assignment.pk, shown_at__isnull=True).update(
             shown_at=Now(), expires_at=from_now(project.lease_s)
         )
@@ -226,8 +225,7 @@ def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
     taken = lease_first(free, project=project, annotator=annotator)
     if taken is not None:
         return taken
-    held = live_assignment(project=project, annotator=annotator)
-    return on_screen(held, project) if held is not None else None
+    return on_screen(live_assignment(project=project, annotator=annotator), project)
 
 
 def lease_first(

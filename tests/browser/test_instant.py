@@ -32,7 +32,9 @@ def open_queue(page: Page, server: LiveServer, comparisons: int = 5, **fields: A
     people = make_people()
     project = make_project(people.workspace, **fields)
     for number in range(comparisons):
-        make_comparison(project, prompt=f"Question {number}?", a=f"one {number}", b="two two")
+        make_comparison(
+            project, prompt=f"Question {number}?", a=f"It is one {number}", b="It is two two"
+        )
     page.goto(f"{server.url}/sign-in/{make_sign_in_link(user=people.bob)}/")
     page.get_by_role("button", name="Sign in").press("Enter")
     page.wait_for_url("**/judge/")

@@ -45,7 +45,9 @@ export function differing(a, b) {
   return only;
 }
 
-/** Mark them in both elements; returns how many differ. */
+const TOO_MUCH = 0.8;
+
+/** Mark them in both elements; returns how many differ, null where nearly all do: then none is marked. */
 export function mark(left, right) {
   const sides = [words(left), words(right)];
   const only = differing(...sides.map((side) => side.map((each) => each.word)));
@@ -55,6 +57,7 @@ export function mark(left, right) {
     range.setEnd(node, start + word.length);
     return range;
   }));
+  if (ranges.length > TOO_MUCH * (sides[0].length + sides[1].length)) { clear(); return null; }
   CSS.highlights.set("differs", new Highlight(...ranges));
   return ranges.length;
 }

@@ -27,7 +27,7 @@ const FORMS = { "answer-form": (event) => screen.send(event.timeStamp), "skip-fo
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     const box = event.target.closest?.("details.aside[open]");
-    if (box) { box.open = false; box.querySelector("summary").focus(); }
+    if (box) { box.open = false; stage.focus({ preventScroll: true }); }
     else if (keys.typing(event.target) && stage.contains(event.target)) stage.focus({ preventScroll: true });
     return;
   }

@@ -89,7 +89,8 @@ function markDifferences() {
   const [left, right] = stage.querySelectorAll(".answer .text");
   if (!differences || !right) return;
   const count = diff.mark(left, right);
-  announce(`${count} words differ.`);
+  if (count === null) notices.say("These two share hardly a word, so nothing is marked.");
+  else announce(`${count} words differ.`);
 }
 
 export function toggleDifferences() {
