@@ -23,6 +23,7 @@ from django.db.models import (
     Subquery,
 )
 from django.db.models.functions import Now
+from django.db.models.lookups import IsNull
 
 from annotate.errors import LeaseLost, ProjectClosed
 from annotate.models import Annotator, Assignment, Comparison, Guideline, Judgment, Project
@@ -33,8 +34,6 @@ from rlhf_platform.accounts.models import User, Workspace
 State = Assignment.State
 #: Overdue leases taken back per look at the queue.
 EXPIRE_AT_ONCE = 50
-#: What a screen needs of a guideline, read with the comparison; its text is read where it is shown.
-GUIDELINE_COLUMNS = ("id", "project_id", "version", "labels")
 
 
 def annotator_for(*, user: User, workspace: Workspace) -> Annotator:
@@ -115,8 +114,17 @@ def expire_leases(*, project: Project) -> int:
     return len(overdue)
 
 
-def open_for(*, project: Project, annotator: Annotator) -> QuerySet[Comparison]:
-    """Comparisons with a free place that this person may judge, in serving order."""
+def open_for(
+    *, project: Project, annotator: Annotator, writes: bool = True
+) -> QuerySet[Comparison]:
+    """Comparisons with a free place that this person may judge, in serving order.
+
+    `writes` says whether any response is theirs; nobody judges their own.
+
+    What they may not judge is looked up row by row, each through an index, as `(SELECT …) IS NULL`.
+    A NOT EXISTS would become a join, for which PostgreSQL without fresh statistics reads all that
+    the person has ever done once for every open comparison.
+    """
     held = Assignment.objects.filter(
         comparison=OuterRef("pk"),
         annotator=annotator,
@@ -124,14 +132,13 @@ def open_for(*, project: Project, annotator: Annotator) -> QuerySet[Comparison]:
     )
     # Whoever took their answer back and let the lease run out may be asked again.
     judged = Judgment.objects.current().filter(comparison=OuterRef("pk"), annotator=annotator)
-    open_ones = Comparison.objects.filter(project=project, slots__gt=0)
-    open_ones = open_ones.filter(~Exists(held), ~Exists(judged))
-    if annotator.user_id is not None:
+    reasons: list[QuerySet[Any]] = [held, judged]
+    if writes and annotator.user_id is not None:
         own = ResponseOrigin.objects.filter(author=annotator.user_id)
-        open_ones = open_ones.filter(
-            ~Exists(own.filter(response=OuterRef("response_a"))),
-            ~Exists(own.filter(response=OuterRef("response_b"))),
-        )
+        reasons += [own.filter(response=OuterRef(side)) for side in ("response_a", "response_b")]
+    open_ones = Comparison.objects.filter(project=project, slots__gt=0)
+    for reason in reasons:
+        open_ones = open_ones.filter(IsNull(Subquery(reason.values("pk")[:1]), True))
     return open_ones.order_by(F("priority").desc(), "random_key")
 
 
@@ -147,7 +154,7 @@ def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
             if look.held:
                 return live_assignment(project=project, annotator=annotator)
             if not look.overdue:
-                return take_lease(project=project, annotator=annotator)
+                return take_lease(project=project, annotator=annotator, writes=look.writes)
         # Apart: whoever holds the person must not wait for somebody else's assignment.
         expire_leases(project=project)
 
@@ -167,6 +174,8 @@ class Look:
     held: bool
     #: Whether a lease of their workspace is overdue.
     overdue: bool
+    #: Whether any response is theirs.
+    writes: bool
 
 
 def look_up(*, project: Project, annotator: Annotator) -> Look:
@@ -180,18 +189,19 @@ def look_up(*, project: Project, annotator: Annotator) -> Look:
         .annotate(
             held=Exists(leases_of(project=project, annotator=annotator)),
             overdue=Exists(overdue_leases(project)),
+            writes=Exists(ResponseOrigin.objects.filter(author=OuterRef("user"))),
         )
         .get()
     )
-    return Look(held=person.held, overdue=person.overdue)
+    return Look(held=person.held, overdue=person.overdue, writes=person.writes)
 
 
-def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
+def take_lease(*, project: Project, annotator: Annotator, writes: bool = True) -> Assignment | None:
     """A lease of the first open comparison, or the one that a parallel request has just taken.
 
-    Within a transaction that holds the person's lock.
+    Within a transaction that holds the person's lock. `writes`: whether any response is theirs.
     """
-    free = open_for(project=project, annotator=annotator)
+    free = open_for(project=project, annotator=annotator, writes=writes)
     free = free.filter(~Exists(leases_of(project=project, annotator=annotator)))
     taken = lease_first(free, project=project, annotator=annotator)
     return taken or live_assignment(project=project, annotator=annotator)
@@ -200,15 +210,12 @@ def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
 def lease_first(
     candidates: QuerySet[Comparison], *, project: Project, annotator: Annotator
 ) -> Assignment | None:
-    """A lease of the first candidate with a free place, within a transaction that holds the person."""
+    """A lease of the first candidate with a free place; the transaction holds the person's lock."""
     newest = Guideline.objects.filter(project=project).order_by("-version")
     # Any: the annotations are not fields of the model.
     comparison: Any = first_free(
         candidates.annotate(
-            lease_ends=lease_end(project),
-            **{
-                f"guideline_{name}": Subquery(newest.values(name)[:1]) for name in GUIDELINE_COLUMNS
-            },
+            lease_ends=lease_end(project), guideline_now=Subquery(newest.values("pk")[:1])
         ).select_related("prompt", "response_a", "response_b")
     )
     if comparison is None:
@@ -220,17 +227,9 @@ def lease_first(
         comparison=comparison,
         annotator=annotator,
         swapped=bool(secrets.randbits(1)),
-        guideline=guideline_of(comparison),
+        guideline_id=comparison.guideline_now,
         expires_at=comparison.lease_ends,
     )
-
-
-def guideline_of(comparison: Any) -> Guideline | None:
-    """The newest guideline from the columns that `lease_first` read with the comparison."""
-    values = [getattr(comparison, f"guideline_{name}") for name in GUIDELINE_COLUMNS]
-    if values[0] is None:
-        return None
-    return Guideline.from_db(comparison._state.db, list(GUIDELINE_COLUMNS), values)
 
 
 def first_free(candidates: QuerySet[Comparison]) -> Comparison | None:
