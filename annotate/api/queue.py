@@ -227,15 +227,18 @@ class QueueEndpoint(Endpoint):
         """An assignment of this person; anybody else's is not found."""
         rows = Assignment.objects.filter(annotator__user=self.person)
         return self.find(
-            rows.select_related("annotator", "comparison__project__workspace", "guideline"), pk=pk
+            rows.select_related("annotator", "comparison__project", "guideline"), pk=pk
         )
 
-    def upcoming(self, project: Project, annotator: Annotator) -> Assignment | None:
+    def upcoming(self, done: Assignment) -> Assignment | None:
         """What comes next; a project that was closed meanwhile has nothing."""
         try:
-            return next_assignment(project=project, annotator=annotator)
+            found = next_assignment(project=done.comparison.project, annotator=done.annotator)
         except ProjectClosed:
             return None
+        if found is not None and found.guideline_id == done.guideline_id:
+            found.guideline = done.guideline
+        return found
 
 
 class Next(QueueEndpoint):
@@ -299,7 +302,7 @@ class Judging(QueueEndpoint):
         assignment, asked = self.mine(pk), self.body(JudgmentIn)
         annotator = assignment.annotator
         judgment = submit_judgment(assignment=assignment, annotator=annotator, **asked)
-        upcoming = self.upcoming(assignment.comparison.project, annotator)
+        upcoming = self.upcoming(assignment)
         answer = JudgedOut({"judgment": judgment, "next": upcoming})
         return Response(answer.data, status=200 if judgment.repeated else 201)
 
@@ -316,7 +319,7 @@ class Skip(QueueEndpoint):
         assignment, asked = self.mine(pk), self.body(SkipIn)
         annotator = assignment.annotator
         skip_assignment(assignment=assignment, annotator=annotator, **asked)
-        upcoming = self.upcoming(assignment.comparison.project, annotator)
+        upcoming = self.upcoming(assignment)
         return Response(NextOut({"next": upcoming}).data)
 
 
