@@ -28,9 +28,9 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("BY_HAND"), reason="minutes; BY_HAND=1 runs it"),
     pytest.mark.timeout(1800),
 ]
-DATA = {"max_length": 256, "max_prompt_length": 160, "max_test_rows": 8}
-FEW = {"optim": {"batch_size": 4, "max_steps": 4}, "data": DATA}
-ONLINE = {"updates": 3, "prompts_per_update": 2, "max_new_tokens": 16, "eval_prompts": 4}
+DATA = {"max_length": 192, "max_prompt_length": 96, "max_test_rows": 4}
+FEW = {"optim": {"batch_size": 4, "max_steps": 2}, "data": DATA}
+ONLINE = {"updates": 2, "prompts_per_update": 2, "max_new_tokens": 12, "eval_prompts": 2}
 
 
 def worked_off(round: Round, stage: str) -> Run:

@@ -20,7 +20,6 @@ import contextlib
 import importlib
 import logging
 import os
-import resource
 import sys
 import time
 import traceback
@@ -35,6 +34,7 @@ from training.engine.causes import ALARM, BUG, NO_SPACE, REFUSED, cause_of, in_w
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
 from training.engine.files import write_file
+from training.engine.memory import begin_run, imports_mb, peak_mb
 from training.engine.methods import MODULES
 from training.engine.rundir import RunDir, make_attempt, publish_result, read_rows
 from training.engine.tether import EXIT_INTERRUPTED, tie
@@ -287,6 +287,7 @@ def run_folder(
 def run_process(path: Path, attempt: str | None, scratch: Path | None = None) -> int:
     """This process's part of a run: all of it, or with a `scratch` folder that of a follower."""
     started = time.monotonic()
+    begin_run()
     try:
         run = RunDir(path, attempt, scratch=scratch)
     except ConfigError as error:
@@ -390,6 +391,7 @@ def publish(
         "alarms": [asdict(alarm) for alarm in run.alarms.rung],
         "seconds": round(time.monotonic() - started, 2),
         "peak_mb": round(peak_mb(), 1),
+        **(for_plans(run) if status == "done" else {}),
         "versions": versions(run.config.method),
         "config_sha256": run.config_sha256,
         "data_sha256": run.data_sha256(),
@@ -405,14 +407,20 @@ def publish(
     return EXIT_DONE if status == "done" else EXIT_FAILED
 
 
-def peak_mb() -> float:
-    """Highest memory of this run in MB: the device's where there is one, else resident memory."""
-    import torch
+def for_plans(run: RunDir) -> dict[str, Any]:
+    """What the run's plan is compared with: memory after imports, and its rows in tokens.
 
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    The rows are read once more, so not where they are many; nothing is said where they have none.
+    """
+    from training.engine.planner_calibrate import LARGEST_BYTES, encoded_lengths
+
+    imports = imports_mb()
+    found: dict[str, Any] = {} if imports is None else {"imports_mb": round(imports, 1)}
+    sizes = [path.stat().st_size for path in (run.path / "data").glob("*.jsonl")]
+    if run.config.method != "judge" and sum(sizes) <= LARGEST_BYTES:
+        with contextlib.suppress(EngineError):
+            found["lengths"] = asdict(encoded_lengths(run.path, run.config))
+    return found
 
 
 if __name__ == "__main__":
