@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
@@ -20,6 +21,7 @@ from training.engine.packaged import NAMES, PACKAGED
 from training.engine.planner import DEVICES, Lengths, plan
 from training.engine.planner_shapes import BaseShape, packaged_shape
 from training.models import ModelVersion
+from training.selectors.calibrations import memory_factor
 from training.selectors.plans import GB, run_config, said_shape, version_shape
 
 BASE = f"give version, base_config, or a config whose base.source is {NAMES}"
@@ -76,6 +78,11 @@ class TimeField(serializers.DictField):
     """Steps, tokens, operations, and seconds where the device's speed was given."""
 
 
+class CalibrationOut(serializers.Serializer[Any]):
+    factor = serializers.FloatField(help_text="Median of measured over planned memory")
+    runs = serializers.IntegerField()
+
+
 class PlanOut(serializers.Serializer[Any]):
     method = serializers.CharField()
     device = serializers.ChoiceField(DEVICES)
@@ -92,6 +99,9 @@ class PlanOut(serializers.Serializer[Any]):
     change = FittingOut(allow_null=True, help_text="The smallest change that makes it fit")
     tried = FittingOut(many=True)
     time = TimeField()
+    calibration = CalibrationOut(
+        allow_null=True, help_text="What every part was multiplied by, from this workspace's runs"
+    )
     notes = serializers.ListField(child=serializers.CharField())
 
 
@@ -111,6 +121,9 @@ class Plans(Endpoint):
             config = config_of(asked, version)
             shape = shape_for(asked, version, config)
             gigabytes, tflops, read = (asked.get(n) for n in ("device_gb", "tflops", "gb_per_s"))
+            factor = memory_factor(
+                workspace=self.workspace, method=config.method, device=asked["device"]
+            )
             found = plan(
                 config,
                 shape,
@@ -119,6 +132,7 @@ class Plans(Endpoint):
                 device=asked["device"],
                 flops_per_s=tflops * 1e12 if tflops else None,
                 bytes_per_s=read * GB if read else None,
+                factor=factor.factor if factor is not None else 1.0,
             )
         except ConfigError as error:
             raise ValidationError(
@@ -126,7 +140,8 @@ class Plans(Endpoint):
             ) from error
         except EngineError as error:
             raise ValidationError({"base_config": [f"{error}."]}) from error
-        return Response(PlanOut(found.as_json()).data)
+        said = None if factor is None else asdict(factor)
+        return Response(PlanOut({**found.as_json(), "calibration": said}).data)
 
 
 def config_of(asked: dict[str, Any], version: ModelVersion | None) -> RunConfig:

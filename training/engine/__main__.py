@@ -35,8 +35,8 @@ from training.engine.causes import ALARM, BUG, NO_SPACE, REFUSED, cause_of, in_w
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
 from training.engine.files import write_file
+from training.engine.memory import begin_run, imports_mb, peak_mb
 from training.engine.methods import MODULES
-from training.engine.peaks import peak_mb
 from training.engine.rundir import RunDir, make_attempt, publish_result, read_rows
 from training.engine.tether import EXIT_INTERRUPTED, tie
 
@@ -294,6 +294,7 @@ def run_folder(
 def run_process(path: Path, attempt: str | None, scratch: Path | None = None) -> int:
     """This process's part of a run: all of it, or with a `scratch` folder that of a follower."""
     started = time.monotonic()
+    begin_run()
     try:
         run = RunDir(path, attempt, scratch=scratch)
     except ConfigError as error:
@@ -397,6 +398,7 @@ def publish(
         "alarms": [asdict(alarm) for alarm in run.alarms.rung],
         "seconds": round(time.monotonic() - started, 2),
         "peak_mb": round(peak_mb(), 1),
+        **(for_plans(run) if status == "done" else {}),
         "versions": versions(run.config.method),
         "config_sha256": run.config_sha256,
         "data_sha256": run.data_sha256(),
@@ -410,6 +412,22 @@ def publish(
         say(TOO_LATE)
         return EXIT_INTERRUPTED
     return EXIT_DONE if status == "done" else EXIT_FAILED
+
+
+def for_plans(run: RunDir) -> dict[str, Any]:
+    """What the run's plan is compared with: memory after imports, and its rows in tokens.
+
+    The rows are read once more, so not where they are many; nothing is said where they have none.
+    """
+    from training.engine.planner_calibrate import LARGEST_BYTES, encoded_lengths
+
+    imports = imports_mb()
+    found: dict[str, Any] = {} if imports is None else {"imports_mb": round(imports, 1)}
+    sizes = [path.stat().st_size for path in (run.path / "data").glob("*.jsonl")]
+    if run.config.method != "judge" and sum(sizes) <= LARGEST_BYTES:
+        with contextlib.suppress(EngineError):
+            found["lengths"] = asdict(encoded_lengths(run.path, run.config))
+    return found
 
 
 if __name__ == "__main__":

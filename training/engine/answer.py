@@ -26,9 +26,9 @@ from training.engine.dpo import ADAPTER
 from training.engine.errors import ConfigError, DataError
 from training.engine.generation import generate, text_of
 from training.engine.logprobs import response_logps
+from training.engine.memory import peak_mb
 from training.engine.models import Base, load_base
 from training.engine.passages import Asked, ask, citations, without_citations
-from training.engine.peaks import peak_mb
 from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.pretrain import nats_of
 from training.engine.pretrain_data import encode_documents, general_rows

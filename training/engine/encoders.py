@@ -28,6 +28,7 @@ from training.engine.config import AdapterConfig, BaseConfig, RunConfig
 from training.engine.distributed import share
 from training.engine.errors import BaseModelError
 from training.engine.files import CLASSIFIER
+from training.engine.memory import note_imports
 from training.engine.models import Base, linear_names, pick_device
 from training.engine.quantization import (
     keep_differentiable,
@@ -145,6 +146,7 @@ def load_encoder(config: BaseConfig, run: RunConfig, labels: Sequence[str]) -> E
     named: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **named)
+        note_imports()
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source,
             **named,

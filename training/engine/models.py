@@ -33,6 +33,7 @@ from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.errors import BaseModelError
 from training.engine.files import cannot_write, publish_folder, require_space
 from training.engine.lean_layers import keep_less
+from training.engine.memory import note_imports
 from training.engine.quantization import (
     keep_differentiable,
     leave_file,
@@ -440,6 +441,7 @@ def load_base(
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=config.revision, trust_remote_code=False
         )
+        note_imports()
         model = AutoModelForCausalLM.from_pretrained(
             source,
             revision=config.revision,

@@ -145,8 +145,12 @@ def plan(
     device: str = "gpu",
     flops_per_s: float | None = None,
     bytes_per_s: float | None = None,
+    factor: float = 1.0,
 ) -> Plan:
     """The memory and time of a run.
+
+    factor: what earlier runs of this method really took on such a device, of what was planned;
+    every part is multiplied by it.
 
     device_bytes: memory of the device, or None to only count. On a processor: what is free for the
     run above its imported libraries. flops_per_s, bytes_per_s: what the device really does in
@@ -165,13 +169,14 @@ def plan(
     if config.method == "classify" and shape.family == "roberta":
         shape = replace(shape, pooler=0)  # its head reads the states themselves
     phases = phases_of(config, shape, known, device)
-    name, terms = peak(phases)
+    name, parts = peak(phases)
+    terms = [replace(term, bytes=round(factor * term.bytes)) for term in parts]
     needed = total(terms)
     fits = None if device_bytes is None else needed <= device_bytes
     change: Change | None = None
     tried: list[Change] = []
     if device_bytes is not None and not fits:
-        change, tried = smallest_change(config, shape, known, device, device_bytes)
+        change, tried = smallest_change(config, shape, known, device, device_bytes, factor)
     layout, work = layout_of(config, shape, device), work_of(config, shape, known)
     return Plan(
         method=config.method,
@@ -181,7 +186,10 @@ def plan(
         tokens=work.tokens,
         phase=name,
         terms=terms,
-        phases={each: total(with_runtime(parts)) for each, parts in phases.items()},
+        phases={
+            each: needed if each == name else round(factor * total(with_runtime(parts)))
+            for each, parts in phases.items()
+        },
         total_bytes=needed,
         host_bytes=host_bytes(shape, layout),
         device_bytes=device_bytes,
@@ -444,7 +452,12 @@ class Part:
 
 
 def smallest_change(
-    config: RunConfig, shape: BaseShape, known: Lengths, device: str, device_bytes: int
+    config: RunConfig,
+    shape: BaseShape,
+    known: Lengths,
+    device: str,
+    device_bytes: int,
+    factor: float = 1.0,
 ) -> tuple[Change | None, list[Change]]:
     """(the smallest change that makes the run fit, or None; all that were tried).
 
@@ -461,7 +474,7 @@ def smallest_change(
         try:
             # a length that was measured is cut where the texts are
             lengths = shortened(known, asked, settings)
-            needed = total(peak(phases_of(asked, shape, lengths, device))[1])
+            needed = round(factor * total(peak(phases_of(asked, shape, lengths, device))[1]))
         except BaseModelError:
             return None
         return Change(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 from training.engine.config import ONLINE_METHODS, TEXT_METHODS, RunConfig
 from training.engine.errors import EngineError, RunFolderError
+from training.engine.memory import resident_peak_mb
 from training.engine.methods import MODULES
 from training.engine.packaged import converted_once
 from training.engine.planner import Lengths, Plan, plan
@@ -29,6 +30,8 @@ from training.engine.rundir import read_config
 MIB = 2**20
 #: How far our own runs may be off.
 WITHIN = 0.20
+#: Data beyond this is not read a second time at a run's end to tell its lengths.
+LARGEST_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ def calibrate(
     """
     result, device = read_result(folder)
     config = read_config(folder / "config.json")
-    found = known or look_at(folder)
+    found = known or told(result, device) or look_at(folder)
     base = shape or shape_of_source(config.base.source)
     expected = predicted(config, base, found.lengths, device)
     imports = found.imports_mb if device == "cpu" else 0.0
@@ -103,6 +106,14 @@ def calibrate(
         tokens=expected.tokens,
         tflops=rate(expected, result.get("seconds")),
     )
+
+
+def told(result: Mapping[str, Any], device: str) -> Surroundings | None:
+    """What the run said of itself; None where that is not all."""
+    lengths, imports = result.get("lengths"), result.get("imports_mb")
+    if lengths is None or (imports is None and device == "cpu"):
+        return None
+    return Surroundings(float(imports or 0.0), Lengths(**lengths))
 
 
 def rate(expected: Plan, seconds: object) -> float | None:
@@ -187,7 +198,16 @@ def measure(folder: Path) -> Surroundings:
     from training.engine.token_inspection import load_texts
 
     texts = load_texts(config.base, turns=config.method not in TEXT_METHODS)
-    return Surroundings(resident_peak_mb(), lengths_of(folder, config, texts))
+    held = resident_peak_mb()
+    return Surroundings(held, lengths_of(folder, config, texts))
+
+
+def encoded_lengths(folder: Path, config: RunConfig) -> Lengths:
+    """`lengths_of` with the base's own tokenizer. Raises EngineError; imports torch."""
+    from training.engine.token_inspection import load_texts
+
+    texts = load_texts(config.base, turns=config.method not in TEXT_METHODS)
+    return lengths_of(folder, config, texts)
 
 
 def lengths_of(folder: Path, config: RunConfig, texts: Any) -> Lengths:
@@ -265,22 +285,6 @@ class Silent:
 
     def warning(self, code: str, message: str) -> None:
         pass
-
-
-def resident_peak_mb() -> float:
-    """The highest resident memory of this process since it began, in MB.
-
-    From the kernel's own count of this program: `getrusage` starts at what the process was before
-    it became this program. Raises RunFolderError where there is no /proc.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return int(next(x for x in lines if x.startswith("VmHWM:")).split()[1]) / 1024
-    except (OSError, StopIteration, ValueError):
-        raise RunFolderError(
-            "this system does not tell a process' highest memory (/proc/self/status); calibrate "
-            "on Linux"
-        ) from None
 
 
 def table(found: Sequence[Calibration]) -> str:

@@ -110,6 +110,10 @@ class RunCalibration(models.Model):
         """Relative; positive where the plan said more."""
         return self.planned_mb / self.measured_mb - 1.0
 
+    @property
+    def error_percent(self) -> float:
+        return abs(100.0 * self.error)
+
 
 class RunEvent(models.Model):
     """One line of events.jsonl, keyed so that forwarding it twice stores it once."""

@@ -19,6 +19,7 @@ from training.engine.planner_memory import Term
 from training.engine.planner_shapes import BaseShape, packaged_shape, read_shape, shape_of
 from training.errors import TrainingError
 from training.models import ModelVersion, Round
+from training.selectors.calibrations import Factor, memory_factor
 from training.services import rounds
 
 #: Parameters that no model has; beyond them numbers would only overflow.
@@ -60,6 +61,8 @@ class Planned:
     name: str
     plan: Plan | None = None
     refused: str = ""
+    #: What the plan was multiplied by, where earlier runs say so.
+    factor: Factor | None = None
 
     @property
     def scale(self) -> int:
@@ -167,6 +170,7 @@ def planned(
     lengths: Lengths | None = None,
     flops_per_s: float | None = None,
     bytes_per_s: float | None = None,
+    factor: Factor | None = None,
 ) -> Planned:
     """The plan of a run, or why the planner will not have it."""
     try:
@@ -178,10 +182,11 @@ def planned(
             device=device,
             flops_per_s=flops_per_s,
             bytes_per_s=bytes_per_s,
+            factor=factor.factor if factor is not None else 1.0,
         )
     except EngineError as error:
         return Planned(name, refused=str(error))
-    return Planned(name, found)
+    return Planned(name, found, factor=factor)
 
 
 def preset_device(name: str) -> tuple[str, int]:
@@ -214,8 +219,17 @@ def round_plans(
         except (TrainingError, ConfigError) as error:
             found.append(Planned(name, refused=str(error)))
             continue
-        lengths = Lengths(rows=round.snapshot.n_train)
         found.append(
-            planned(name, config, shape, device=device, device_bytes=device_bytes, lengths=lengths)
+            planned(
+                name,
+                config,
+                shape,
+                device=device,
+                device_bytes=device_bytes,
+                lengths=Lengths(rows=round.snapshot.n_train),
+                factor=memory_factor(
+                    workspace=round.workspace, method=config.method, device=device
+                ),
+            )
         )
     return found

@@ -17,6 +17,7 @@ from django.db import transaction
 from training.errors import LostLease
 from training.models import Job, Run
 from training.services import queueing, rounds
+from training.services.calibrating import record_calibration
 from training.services.children import Child
 from training.services.folders import prepare_folder
 from training.services.forwarding import Forwarder, read_result, replay_earlier
@@ -128,6 +129,7 @@ def succeed(claim: Claim, result: dict[str, Any]) -> None:
             queueing.finish(claim=claim, to=Job.State.SUCCEEDED)
             run.result = result
             run.save(update_fields=["result"])
+            record_calibration(run=run)
             rounds.run_finished(run=run)
     except (LostLease, *AWAY):
         raise  # a database that is away is no fault of the run: the next try takes it over

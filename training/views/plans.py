@@ -10,12 +10,13 @@ from django.shortcuts import render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from rlhf_platform.accounts.access import MemberRequest, requires
-from rlhf_platform.accounts.models import Role
+from rlhf_platform.accounts.models import Role, Workspace
 from training.engine.errors import EngineError
 from training.engine.planner import Lengths
 from training.forms import LaunchForm, parsed
 from training.models import Round, Run
 from training.plan_forms import PlanForm
+from training.selectors.calibrations import memory_factor
 from training.selectors.plans import (
     DEFAULT_PRESET,
     GB,
@@ -39,14 +40,14 @@ def plan(request: MemberRequest) -> HttpResponse:
     plans: list[Planned] = []
     if request.method == "POST" and form.is_valid():
         try:
-            plans = [answered(form.cleaned_data)]
+            plans = [answered(form.cleaned_data, request.membership.workspace)]
         except EngineError as error:
             form.add_error(None, f"{error}.")
     context = {"form": form, "plans": plans, "open": True}
     return render(request, "training/plan.html", context, status=422 if form.errors else 200)
 
 
-def answered(asked: dict[str, Any]) -> Planned:
+def answered(asked: dict[str, Any], workspace: Workspace) -> Planned:
     """Raises EngineError naming what cannot be planned."""
     if asked["base_config"]:
         shape, base = said_shape(asked["base_config"]), None
@@ -58,7 +59,15 @@ def answered(asked: dict[str, Any]) -> Planned:
         device_bytes = int(asked["device_gb"] * GB)
     lengths = Lengths(longest=asked["longest"], rows=asked["rows"])
     title = dict(Run.Method.choices).get(asked["method"], asked["method"])
-    return planned(title, config, shape, device=device, device_bytes=device_bytes, lengths=lengths)
+    return planned(
+        title,
+        config,
+        shape,
+        device=device,
+        device_bytes=device_bytes,
+        lengths=lengths,
+        factor=memory_factor(workspace=workspace, method=config.method, device=device),
+    )
 
 
 @require_POST

@@ -28,7 +28,9 @@ from training.services.queueing import FINAL
 @requires(Role.RESEARCHER)
 def run(request: MemberRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(
-        Run.objects.select_related("job", "version", "output", "round__project", "round__snapshot"),
+        Run.objects.select_related(
+            "job", "calibration", "version", "output", "round__project", "round__snapshot"
+        ),
         pk=pk,
         workspace=request.membership.workspace,
     )
