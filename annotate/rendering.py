@@ -6,9 +6,10 @@ ids, classes or styles, so that an answer can neither call home nor dress up as 
 
 from __future__ import annotations
 
-from functools import lru_cache
+import hashlib
 
 import nh3
+from django.core.cache import caches
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
@@ -24,6 +25,9 @@ SCHEMES = {"http", "https", "mailto"}
 #: quadratic time for some texts: 40,000 characters of "![" took 2 s, 159,000 of stray marks 6 s.
 MAX_MARKDOWN, MAX_BRACKETS = 20_000, 2_000
 
+#: Raised with every change of what `render` makes of a text: what was kept before is not used.
+VERSION = 1
+
 _markdown = MarkdownIt("js-default", {"linkify": False, "breaks": True}).disable("image")
 mathematics.add_formulas(_markdown)
 
@@ -35,9 +39,15 @@ def render(text: str) -> SafeString:
     return rendered(text)
 
 
-@lru_cache(maxsize=1024)
 def rendered(text: str) -> SafeString:
-    return cleaned(_markdown.render(text))
+    """The HTML of a text, kept under its digest and the renderer's version."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    kept = caches["rendered"]
+    html = kept.get(f"{VERSION}:{digest}")
+    if html is None:
+        html = cleaned(_markdown.render(text))
+        kept.set(f"{VERSION}:{digest}", html)
+    return html
 
 
 def cleaned(html: str) -> SafeString:

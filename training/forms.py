@@ -107,6 +107,16 @@ class LaunchForm(forms.Form):
         label="Prompts the new policy answers",
         help_text="Its answers go back to the annotators as new comparisons.",
     )
+    tuning = forms.ChoiceField(
+        choices=[
+            ("lora", "An adapter (LoRA; on a 4-bit base QLoRA)"),
+            ("full", "Every weight (full fine-tuning)"),
+        ],
+        required=False,
+        label="Train",
+        help_text="Every weight: SFT and DPO only, from an unquantized base; needs several times "
+        "the memory, and has no reward model and no evaluation.",
+    )
     config = forms.CharField(
         required=False,
         max_length=20_000,
@@ -141,6 +151,13 @@ class LaunchForm(forms.Form):
 
     def clean_config(self) -> dict[str, Any]:
         return parsed(self.cleaned_data["config"])
+
+    def clean(self) -> dict[str, Any]:
+        found = super().clean() or {}
+        tuning = found.pop("tuning", "")
+        if tuning == "full" and "config" in found:
+            found["config"] = {**found["config"], "tuning": "full"}
+        return found
 
     def renew_key(self) -> None:
         """Let what is in the form now be launched, though its key launched something else."""

@@ -22,6 +22,7 @@ from annotate.services.judging import (
     undo_judgment,
 )
 from annotate.services.labels import MAX_NAME, offered_labels
+from annotate.services.prefetching import lease_ahead, show_assignment
 from annotate.services.questions import (
     MAX_RATIONALE,
     MAX_REWRITE,
@@ -31,7 +32,12 @@ from annotate.services.questions import (
     screen_strength,
 )
 from annotate.services.rankings import shown_candidates
-from annotate.services.serving import annotator_for, next_assignment, skip_assignment
+from annotate.services.serving import (
+    MAX_SKIP_NOTE,
+    annotator_for,
+    next_assignment,
+    skip_assignment,
+)
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Nothing, Strict
 from rlhf_platform.accounts.models import Role
@@ -189,8 +195,26 @@ class JudgedOut(NextOut):
     judgment = JudgmentOut()
 
 
+class AheadOut(serializers.Serializer[Any]):
+    assignments = AssignmentOut(
+        many=True, help_text="In the order to show them; none near the end of the queue"
+    )
+
+
+class SkipIn(Strict):
+    reason = serializers.ChoiceField(
+        Assignment.SkipReason.choices, required=False, allow_blank=True, default=""
+    )
+    note = serializers.CharField(max_length=MAX_SKIP_NOTE, allow_blank=True, default="")
+
+
 class UndoIn(Strict):
     idempotency_key = serializers.CharField(max_length=MAX_KEY)
+    assignment = serializers.IntegerField(
+        required=False,
+        source="expected",
+        help_text="Take back only the judgment of this assignment",
+    )
 
 
 class QueueEndpoint(Endpoint):
@@ -232,6 +256,35 @@ class Next(QueueEndpoint):
         return Response(AssignmentOut(found).data)
 
 
+class Ahead(QueueEndpoint):
+    @describe(
+        "lease_ahead",
+        "Lease what comes after the one on the screen, or renew it: unshown leases live a minute",
+        body=Nothing,
+        gives=AheadOut,
+        problems=[404, 409],
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        self.body(Nothing)
+        project = self.find(Project.objects.all(), slug=slug)
+        held = lease_ahead(project=project, annotator=self.annotator())
+        return Response(AheadOut({"assignments": held}).data)
+
+
+class Shown(QueueEndpoint):
+    @describe(
+        "show_assignment",
+        "Say that a comparison leased ahead is on the screen: its lease is the whole one from now",
+        body=Nothing,
+        gives=AssignmentOut,
+        problems=[404, 409],
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        self.body(Nothing)
+        found = show_assignment(assignment=self.mine(pk), annotator=self.annotator())
+        return Response(AssignmentOut(found).data)
+
+
 class Judging(QueueEndpoint):
     @describe(
         "submit_judgment",
@@ -255,15 +308,14 @@ class Skip(QueueEndpoint):
     @describe(
         "skip_assignment",
         "Put a comparison aside for good and lease the next one",
-        body=Nothing,
+        body=SkipIn,
         gives=NextOut,
         problems=[404, 409],
     )
     def post(self, request: Request, pk: int) -> Response:
-        self.body(Nothing)
-        assignment = self.mine(pk)
+        assignment, asked = self.mine(pk), self.body(SkipIn)
         annotator = assignment.annotator
-        skip_assignment(assignment=assignment, annotator=annotator)
+        skip_assignment(assignment=assignment, annotator=annotator, **asked)
         upcoming = self.upcoming(assignment.comparison.project, annotator)
         return Response(NextOut({"next": upcoming}).data)
 

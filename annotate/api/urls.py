@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from annotate.api import imports, labels, projects, prompts, queue, snapshots
+from annotate.api import flags, imports, labels, projects, prompts, queue, snapshots
 
 api_urlpatterns = [
     path("projects", projects.Projects.as_view()),
@@ -14,10 +14,15 @@ api_urlpatterns = [
     path("projects/<slug:slug>/texts", imports.TextImports.as_view()),
     path("projects/<slug:slug>/labels", labels.Labels.as_view()),
     path("projects/<slug:slug>/next", queue.Next.as_view()),
+    path("projects/<slug:slug>/ahead", queue.Ahead.as_view()),
+    path("projects/<slug:slug>/flags", flags.Flags.as_view()),
     path("projects/<slug:slug>/undo", queue.Undo.as_view()),
     path("projects/<slug:slug>/snapshots", snapshots.Snapshots.as_view()),
     path("assignments/<int:pk>/judgment", queue.Judging.as_view()),
     path("assignments/<int:pk>/skip", queue.Skip.as_view()),
+    path("assignments/<int:pk>/shown", queue.Shown.as_view()),
+    path("assignments/<int:pk>/flag", flags.Flagging.as_view()),
+    path("flags/<int:pk>/settle", flags.Settling.as_view()),
     path("prompt-sets", prompts.PromptSets.as_view()),
     path("snapshots/<int:pk>", snapshots.OneSnapshot.as_view()),
     path("snapshots/<int:pk>/rows", snapshots.SnapshotRows.as_view()),

@@ -2,6 +2,7 @@
 
 from annotate.models.assignments import Assignment
 from annotate.models.comparisons import Candidate, Comparison, Response, ResponseOrigin
+from annotate.models.flags import Flag
 from annotate.models.judges import Calibration, JudgeVersion, MachineJudgment
 from annotate.models.judgments import Answer, Judgment
 from annotate.models.preferences import Aggregation, Preference
@@ -17,6 +18,7 @@ __all__ = [
     "Calibration",
     "Candidate",
     "Comparison",
+    "Flag",
     "Guideline",
     "JudgeVersion",
     "Judgment",

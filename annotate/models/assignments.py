@@ -21,6 +21,13 @@ class Assignment(models.Model):
         EXPIRED = "expired", "Expired"
         SKIPPED = "skipped", "Skipped"
 
+    class SkipReason(models.TextChoices):
+        KNOWLEDGE = "knowledge", "I don't know enough about it"
+        LANGUAGE = "language", "A language I don't read well"
+        UNCLEAR = "unclear", "It is unclear what is asked"
+        UPSETTING = "upsetting", "I'd rather not read this"
+        OTHER = "other", "Something else"
+
     #: States that hold one of the comparison's overlap places.
     HOLDING: ClassVar[tuple[str, ...]] = (State.LEASED, State.JUDGED)
 
@@ -36,10 +43,23 @@ class Assignment(models.Model):
     #: Which version of the judging screen showed it.
     screen_version = models.PositiveSmallIntegerField(default=1)
     leased_at = models.DateTimeField(default=timezone.now)
+    #: When it came on the screen; null while it is leased ahead of the one that is there.
+    shown_at = models.DateTimeField(null=True, default=timezone.now)
     expires_at = models.DateTimeField()
+    #: Why it was skipped; empty for every other state, and where no reason was given.
+    skip_reason = models.CharField(max_length=9, choices=SkipReason.choices, blank=True)
+    skip_note = models.CharField(max_length=500, blank=True)
 
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                condition=models.Q(skip_reason="", skip_note="")
+                | models.Q(
+                    state="skipped",
+                    skip_reason__in=["knowledge", "language", "unclear", "upsetting", "other"],
+                ),
+                name="assignment_skip_reason",
+            ),
             models.UniqueConstraint(
                 fields=["comparison", "annotator"],
                 condition=models.Q(state__in=["leased", "judged", "skipped"]),

@@ -16,7 +16,7 @@ from annotate.models import Annotator, Answer, Assignment, Comparison, Judgment,
 from annotate.services.labels import offered_labels
 from annotate.services.questions import SCREEN_ANSWERS, Reply, checked_reply
 from annotate.services.rankings import checked_ranking, store_pair_judgments
-from annotate.services.serving import lease_end, lock_person, release
+from annotate.services.serving import from_now, lock_person, release
 
 State = Assignment.State
 #: How long a judgment may be taken back.
@@ -242,11 +242,14 @@ def answer_late(assignment: Assignment, annotator: Annotator) -> None:
 
 
 @transaction.atomic
-def undo_judgment(*, project: Project, annotator: Annotator, idempotency_key: str) -> Assignment:
+def undo_judgment(
+    *, project: Project, annotator: Annotator, idempotency_key: str, expected: int | None = None
+) -> Assignment:
     """Take back this person's last judgment here, if it is younger than ten minutes.
 
-    The comparison is theirs again at once. Whatever else they hold goes back to the queue. Raises
-    NothingToUndo. The same key twice takes back one judgment.
+    The comparison is theirs again at once. What else was on their screen goes back to the queue.
+    Raises NothingToUndo; also where the last judgment is not that of the `expected` assignment, so
+    that an undo sent late takes back nothing else. The same key twice takes back one judgment.
     """
     check_key(idempotency_key)
     lock_person(annotator)
@@ -274,14 +277,19 @@ def undo_judgment(*, project: Project, annotator: Annotator, idempotency_key: st
     )
     if last is None or last.assignment is None:
         raise NothingToUndo("there is nothing to take back: judgments can be undone for 10 minutes")
+    if expected is not None and last.assignment.pk != expected:
+        raise NothingToUndo("that judgment is not your last one here, so it was left as it is")
     held = Assignment.objects.filter(
-        annotator=annotator, comparison__project=project, state=State.LEASED
+        annotator=annotator,
+        comparison__project=project,
+        state=State.LEASED,
+        shown_at__isnull=False,
     ).order_by("comparison_id")
     for pk, comparison_id in held.values_list("pk", "comparison_id"):
         release(assignment_id=pk, comparison_id=comparison_id, to=State.EXPIRED)
     # The place stays taken: judged before, leased from now.
     Assignment.objects.filter(pk=last.assignment.pk).update(
-        state=State.LEASED, expires_at=lease_end(project)
+        state=State.LEASED, expires_at=from_now(project.lease_s)
     )
     withdrawal = Judgment.objects.create(
         workspace_id=last.workspace_id,

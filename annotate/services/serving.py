@@ -23,8 +23,10 @@ from django.db.models import (
     Subquery,
 )
 from django.db.models.functions import Now
+from django.utils import timezone
 
-from annotate.errors import LeaseLost, ProjectClosed
+from annotate.errors import AnnotateError, LeaseLost, ProjectClosed
+from annotate.formats.canonical import text_problem
 from annotate.models import (
     Annotator,
     Assignment,
@@ -39,6 +41,7 @@ from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
 
 State = Assignment.State
+MAX_SKIP_NOTE = 500
 #: Overdue leases taken back per look at the queue.
 EXPIRE_AT_ONCE = 50
 #: What a screen needs of a guideline, read with the comparison; its text is read where it is shown.
@@ -77,14 +80,18 @@ def leases_of(*, project: Project, annotator: Annotator) -> QuerySet[Assignment]
     )
 
 
+#: What the screen shows of an assignment.
+ON_SCREEN = (
+    "comparison__prompt", "comparison__response_a", "comparison__response_b", "guideline",
+)  # fmt: skip
+
+
 def live_assignment(*, project: Project, annotator: Annotator) -> Assignment | None:
-    """What this person holds in this project, if its lease still runs."""
+    """What this person holds in this project, if its lease still runs: what was shown first."""
     return (
         leases_of(project=project, annotator=annotator)
-        .select_related(
-            "comparison__prompt", "comparison__response_a", "comparison__response_b", "guideline"
-        )
-        .order_by("leased_at")
+        .select_related(*ON_SCREEN)
+        .order_by(F("shown_at").asc(nulls_last=True), "leased_at", "pk")
         .first()
     )
 
@@ -157,7 +164,8 @@ def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
         with transaction.atomic():
             look = look_up(project=project, annotator=annotator)
             if look.held:
-                return live_assignment(project=project, annotator=annotator)
+                held = live_assignment(project=project, annotator=annotator)
+                return on_screen(held, project) if held is not None else None
             if not look.overdue:
                 return take_lease(project=project, annotator=annotator)
         # Apart: whoever holds the person must not wait for somebody else's assignment.
@@ -169,6 +177,16 @@ def check_open(project: Project, annotator: Annotator) -> None:
     check_one_workspace(project, annotator)
     if project.state != Project.State.OPEN:
         raise ProjectClosed(f"{project} is {project.get_state_display().lower()} at the moment")
+
+
+def on_screen(assignment: Assignment, project: Project) -> Assignment:
+    """The assignment, with the whole lease if it was held ahead until now."""
+    if assignment.shown_at is None:
+        Assignment.objects.filter(pk=assignment.pk, shown_at__isnull=True).update(
+            shown_at=Now(), expires_at=from_now(project.lease_s)
+        )
+        assignment.refresh_from_db(fields=["shown_at", "expires_at"])
+    return assignment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,18 +224,28 @@ def take_lease(*, project: Project, annotator: Annotator) -> Assignment | None:
     free = open_for(project=project, annotator=annotator)
     free = free.filter(~Exists(leases_of(project=project, annotator=annotator)))
     taken = lease_first(free, project=project, annotator=annotator)
-    return taken or live_assignment(project=project, annotator=annotator)
+    if taken is not None:
+        return taken
+    held = live_assignment(project=project, annotator=annotator)
+    return on_screen(held, project) if held is not None else None
 
 
 def lease_first(
-    candidates: QuerySet[Comparison], *, project: Project, annotator: Annotator
+    candidates: QuerySet[Comparison],
+    *,
+    project: Project,
+    annotator: Annotator,
+    ahead_s: int | None = None,
 ) -> Assignment | None:
-    """A lease of the first free candidate. Within a transaction that holds the person's lock."""
+    """A lease of the first free candidate. Within a transaction that holds the person's lock.
+
+    With `ahead_s` it is not shown yet and lives that many seconds.
+    """
     newest = Guideline.objects.filter(project=project).order_by("-version")
     # Any: the annotations are not fields of the model.
     comparison: Any = first_free(
         candidates.annotate(
-            lease_ends=lease_end(project),
+            lease_ends=from_now(project.lease_s if ahead_s is None else ahead_s),
             **{
                 f"guideline_{name}": Subquery(newest.values(name)[:1]) for name in GUIDELINE_COLUMNS
             },
@@ -239,6 +267,7 @@ def lease_first(
         order=order,
         guideline=guideline_of(comparison),
         expires_at=comparison.lease_ends,
+        shown_at=timezone.now() if ahead_s is None else None,
     )
 
 
@@ -261,19 +290,39 @@ def first_free(candidates: QuerySet[Comparison]) -> Comparison | None:
     )
 
 
-def lease_end(project: Project) -> ExpressionWrapper:
-    """When a lease taken now ends, by the database's clock."""
-    return ExpressionWrapper(
-        Now() + timedelta(seconds=project.lease_s), output_field=DateTimeField()
-    )
+def from_now(seconds: float) -> ExpressionWrapper:
+    """When a lease of that length taken now ends, by the database's clock."""
+    return ExpressionWrapper(Now() + timedelta(seconds=seconds), output_field=DateTimeField())
 
 
 @transaction.atomic
-def skip_assignment(*, assignment: Assignment, annotator: Annotator) -> Assignment:
-    """Put a comparison aside for good; its place is free again. Raises LeaseLost."""
+def skip_assignment(
+    *, assignment: Assignment, annotator: Annotator, reason: str = "", note: str = ""
+) -> Assignment:
+    """Put a comparison aside for good; its place is free again.
+
+    Raises LeaseLost, or AnnotateError for a reason that is none of SkipReason's, and for a note
+    that is too long or without a reason.
+    """
+    check_reason(reason, note)
     if assignment.annotator_id != annotator.pk or not release(
         assignment_id=assignment.pk, comparison_id=assignment.comparison_id, to=State.SKIPPED
     ):
         raise LeaseLost("this comparison is no longer yours to skip")
+    if reason:
+        Assignment.objects.filter(pk=assignment.pk).update(skip_reason=reason, skip_note=note)
     assignment.refresh_from_db()
     return assignment
+
+
+def check_reason(reason: str, note: str) -> None:
+    if reason and reason not in Assignment.SkipReason.values:
+        known = ", ".join(Assignment.SkipReason.values)
+        raise AnnotateError(f"reason {reason[:40]!r} is none of {known}")
+    if note and not reason:
+        raise AnnotateError("a note goes with a reason")
+    if len(note) > MAX_SKIP_NOTE:
+        raise AnnotateError(f"the note is longer than {MAX_SKIP_NOTE} characters")
+    problem = text_problem(note, "the note")
+    if problem:
+        raise AnnotateError(problem)

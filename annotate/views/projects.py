@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotate.errors import AnnotateError, SlugTaken
 from annotate.forms import (
@@ -15,7 +15,8 @@ from annotate.forms import (
     NewProjectForm,
     SettingsForm,
 )
-from annotate.models import Project
+from annotate.models import Flag, Project
+from annotate.selectors.flags import flags_of
 from annotate.selectors.forecast import project_forecast
 from annotate.selectors.label_quality import label_quality
 from annotate.selectors.progress import queue_progress, queue_progress_of
@@ -26,6 +27,7 @@ from annotate.selectors.quality import (
     remembered_agreement,
 )
 from annotate.selectors.throughput import annotator_throughput
+from annotate.services.flagging import settle_flag
 from annotate.services.ingest import import_comparisons
 from annotate.services.labels import labels_as_text
 from annotate.services.projects import create_project, update_project
@@ -33,6 +35,9 @@ from annotate.services.texts import import_texts
 from annotate.uploads import received
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
+
+#: Flags on the project's page; the API lists them all.
+SHOWN_FLAGS = 50
 
 
 def project_of(request: MemberRequest, slug: str) -> Project:
@@ -82,8 +87,19 @@ def project(request: MemberRequest, slug: str) -> HttpResponse:
         "snapshots": found.snapshots.order_by("-number"),
         "rounds": found.rounds.order_by("-number"),
         "freeze_form": FreezeForm(),
+        "flags": flags_of(project=found)[:SHOWN_FLAGS],
     }
     return render(request, "annotate/project.html", context)
+
+
+@require_POST
+@requires(Role.ADMIN)
+def settle(request: MemberRequest, slug: str, pk: int) -> HttpResponse:
+    """An admin has dealt with a flag."""
+    found = project_of(request, slug)
+    flag = get_object_or_404(Flag, pk=pk, comparison__project=found)
+    settle_flag(flag=flag, actor=request.user)
+    return redirect("project", slug=slug)
 
 
 def trust_of(project: Project) -> dict[str, object]:

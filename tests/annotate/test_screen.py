@@ -91,10 +91,16 @@ def test_submit_and_next_are_one_request_of_few_queries(
     page = client.get("/judge/helpful/").content.decode()
     assignment = re.search(r'name="assignment" value="(\d+)"', page)
     assert assignment
-    body = {"assignment": assignment[1], "key": "k", "answer": "left", "active_ms": "1200"}
+    body = {
+        "assignment": assignment[1],
+        "key": "k",
+        "answer": "left",
+        "active_ms": "1200",
+        "next": "1",
+    }
     with django_assert_max_num_queries(20):  # type: ignore[operator]
         reply = client.post("/judge/helpful/answer", body, headers={"X-Requested-With": "fetch"})
-    assert 'id="answer-form"' in reply.content.decode()
+    assert 'id="answer-form"' in reply.json()["next"]["html"]
     assert Judgment.objects.get().active_ms == 1200
 
 

@@ -48,6 +48,8 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("POST", f"{PROJECT}/texts"): Expected(403, 404),
     ("GET", f"{PROJECT}/labels"): Expected(403, 404),
     ("POST", f"{PROJECT}/next"): Expected(200, 404, {}),
+    ("POST", f"{PROJECT}/ahead"): Expected(200, 404, {}),
+    ("GET", f"{PROJECT}/flags"): Expected(403, 404),
     ("POST", f"{PROJECT}/undo"): Expected(409, 404, {"idempotency_key": "u"}),
     ("GET", f"{PROJECT}/snapshots"): Expected(403, 404),
     ("POST", f"{PROJECT}/snapshots"): Expected(403, 404, {}),
@@ -55,6 +57,9 @@ TABLE: dict[tuple[str, str], Expected] = {
         201, 404, {"answer": "left", "idempotency_key": "k"}
     ),
     ("POST", "assignments/<int:pk>/skip"): Expected(200, 404, {}),
+    ("POST", "assignments/<int:pk>/shown"): Expected(200, 404, {}),
+    ("POST", "assignments/<int:pk>/flag"): Expected(201, 404, {"kind": "broken"}),
+    ("POST", "flags/<int:pk>/settle"): Expected(403, 404, {}),
     ("GET", "prompt-sets"): Expected(403, 200),
     ("POST", "prompt-sets"): Expected(403, 415, {}),
     ("GET", "snapshots/<int:pk>"): Expected(403, 404),
@@ -89,6 +94,7 @@ def address(route: str, world: World) -> str:
     keys = {
         "tokens": world.token,
         "assignments": world.assignment,
+        "flags": world.flag,
         "snapshots": world.snapshot,
         "rounds": world.round,
         "runs": world.run,
@@ -174,6 +180,6 @@ def test_numbers_no_row_has_are_not_found(number: str, world: World) -> None:
     for route in sorted({route for method, route in TABLE if "<int:pk>" in route}):
         method = next(m for m, r in TABLE if r == route)
         place = "/" + route.replace("<int:pk>", number)
-        reply = world.rita.send(method, place, TABLE[method, route].body)
+        reply = world.alice.send(method, place, TABLE[method, route].body)
         assert reply.status_code == 404
         assert_problem(reply)

@@ -9,7 +9,8 @@ from typing import Any
 
 from django.test import Client
 
-from annotate.models import Assignment, Comparison, Project, PromptSet, Snapshot
+from annotate.models import Assignment, Comparison, Flag, Project, PromptSet, Snapshot
+from annotate.services.flagging import flag_comparison
 from annotate.services.freezing import freeze_snapshot
 from annotate.services.ingest import import_comparisons, store_prompt_set
 from annotate.services.projects import create_project
@@ -63,7 +64,12 @@ class World:
     round: Round
     run: Run
     assignment: Assignment
+    flag: Flag
     token: ApiToken
+
+    @property
+    def alice(self) -> Caller:
+        return caller(self.people.alice, self.people.workspace)
 
     @property
     def rita(self) -> Caller:
@@ -107,6 +113,6 @@ def make_world(people: People, folder: Path) -> World:
     run = launched.runs.get()
     assert assignment is not None
     make_api_token(user=people.bob, workspace=people.workspace, name="of Bob")
-    return World(
-        people, project, snapshot, fresh, base, launched, run, assignment, ApiToken.objects.get()
-    )
+    flag = flag_comparison(assignment=assignment, annotator=bob, kind="private")
+    token = ApiToken.objects.get()
+    return World(people, project, snapshot, fresh, base, launched, run, assignment, flag, token)

@@ -19,6 +19,7 @@ from annotate.models import (
     Aggregation,
     Assignment,
     Candidate,
+    Flag,
     JudgeVersion,
     MachineJudgment,
     Preference,
@@ -88,6 +89,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "comparison_propensity": ("comparison", {"digest": "new", "propensity": 0.0}),
     "assignment_once_per_annotator": ("assignment", {"state": "skipped"}),
     "assignment_state": ("assignment", {"annotator": "imported", "state": NOWHERE}),
+    "assignment_skip_reason": ("assignment", {"annotator": "imported", "skip_reason": "other"}),
+    "flag_once_per_kind_and_annotator": ("flag", {}),
+    "flag_kind": ("flag", {"kind": NOWHERE}),
     "judge_version_once": ("judge", {"digest": "new"}),
     "judge_digest_once": ("judge", {"version": 2}),
     "machine_judgment_once_per_judge": ("machine_judgment", {}),
@@ -254,6 +258,9 @@ def rows(people: People) -> Rows:
             annotator=member,
             swapped=False,
             expires_at=timezone.now(),
+        ),
+        "flag": Flag.objects.create(
+            workspace=workspace, comparison=comparison, annotator=member, kind="broken"
         ),
         "judge": judge,
         "machine_judgment": machine_judgment,

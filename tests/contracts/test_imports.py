@@ -47,6 +47,12 @@ def test_the_command_line_helps_without_torch() -> None:
     assert loaded_by("import training.engine.__main__") == "[]"
 
 
+def test_the_product_imports_no_command_line() -> None:
+    # `__main__` imports the commands' modules: one that imports it back closes a circle
+    asking = [path for path in sources() if path.is_relative_to(ROOT / "training")]
+    assert [p.name for p in asking if "engine.__main__ import" in p.read_text("utf-8")] == []
+
+
 def sources() -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -31,6 +31,7 @@ def mask_of(blocks: Sequence[Blocks]) -> torch.Tensor:
     return tree_mask(torch.tensor(tree_of), torch.tensor(part_of))
 
 
+@pytest.mark.parametrize("key_heads", [6, 2])
 @pytest.mark.parametrize(
     "blocks",
     [
@@ -40,16 +41,24 @@ def mask_of(blocks: Sequence[Blocks]) -> torch.Tensor:
     ],
     ids=["pairs and a lone text", "an empty branch", "no root"],
 )
-def test_values_and_gradients_are_those_under_the_mask(blocks: list[Blocks]) -> None:
+def test_values_and_gradients_are_those_under_the_mask(
+    blocks: list[Blocks], key_heads: int
+) -> None:
     mask = mask_of(blocks)
     torch.manual_seed(0)
-    inputs = [torch.randn(1, 3, len(mask), 8, requires_grad=True) for _ in range(3)]
-    weights = torch.randn(1, len(mask), 3, 8)
+    inputs = [
+        torch.randn(1, heads, len(mask), 8, requires_grad=True)
+        for heads in (6, key_heads, key_heads)
+    ]
+    weights = torch.randn(1, len(mask), 6, 8)
 
     def with_gradients(output: torch.Tensor) -> list[torch.Tensor]:
         return [output, *torch.autograd.grad((output * weights).sum(), inputs)]
 
-    dense = scaled_dot_product_attention(*inputs, attn_mask=mask, scale=0.3).transpose(1, 2)
+    query, *rest = inputs
+    key, value = (each.repeat_interleave(6 // key_heads, dim=1) for each in rest)
+    dense = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=0.3)
+    dense = dense.transpose(1, 2)
     layout = layout_of(blocks, torch.float32, CPU)
     ours = by_blocks(*inputs, layout, 0.3)
     for found, expected in zip(with_gradients(ours), with_gradients(dense), strict=True):

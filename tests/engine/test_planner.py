@@ -14,7 +14,7 @@ from training.engine.__main__ import main
 from training.engine.config import METHODS, from_dict
 from training.engine.errors import BaseModelError, ConfigError, RunFolderError
 from training.engine.packaged import PACKAGED
-from training.engine.planner import Lengths, Plan, plan, with_settings
+from training.engine.planner import Lengths, Plan, changed, plan, with_settings
 from training.engine.planner_calibrate import Calibration, Surroundings, calibrate, table
 from training.engine.planner_check import Row, failed, markdown, rows
 from training.engine.planner_memory import (
@@ -223,6 +223,34 @@ def test_changes_are_added_up_and_needless_ones_taken_back() -> None:
     for name in found.change.settings:
         rest = {k: v for k, v in found.change.settings.items() if k != name}
         assert plan(config("dpo", **rest), llama, 24 * 10**9).fits is False
+
+
+def test_ppo_that_writes_too_many_answers_writes_fewer() -> None:
+    many = {"ppo.episodes_per_update": 128, "ppo.eval_prompts": 64, "ppo.max_new_tokens": 512}
+    many |= {"gradient_checkpointing": True, "row_budget": 64, "ppo.minibatch_size": 1}
+    asked = config("ppo", **many, **{"base.dtype": "bfloat16", "base.quantization": "nf4"})
+    whole = plan(asked, SMOLLM2, None)
+    assert whole.phase == "rollout"
+    found = plan(asked, SMOLLM2, int(0.7 * whole.total_bytes))
+    assert found.change is not None
+    assert found.change.settings == {"ppo.episodes_per_update": 16, "ppo.eval_prompts": 16}
+    assert not found.change.same_result
+    assert "Each update learns from fewer" in found.change.why[0]
+    # the measurement alone asks for more than 32 at once: nothing is taken from the updates
+    few = changed(asked, {"ppo.episodes_per_update": 8})
+    assert few is not None
+    measured = plan(few, SMOLLM2, int(0.7 * whole.total_bytes)).change
+    assert measured is not None
+    assert measured.settings == {"ppo.eval_prompts": 8}
+
+
+def test_a_base_with_an_adapter_stays_as_it_is() -> None:
+    for asked in (config("dpo", **{"adapter.init_from": "/a"}), config("evaluate")):
+        tried = plan(asked, SMOLLM2, 10**6).tried
+        assert tried
+        assert not [change for change in tried if "base.quantization" in change.settings]
+    fresh = plan(config("dpo"), SMOLLM2, 10**6).tried
+    assert [change for change in fresh if "base.quantization" in change.settings]
 
 
 def test_full_tuning_that_is_too_large_becomes_an_adapter() -> None:

@@ -2,9 +2,9 @@
 
 import importlib
 
-import training.engine.__main__
+import training.engine.methods
 
 for name in ("training.engine.inputs", "transformers.models.llama.modeling_llama"):
     importlib.import_module(name)
-for name in training.engine.__main__.METHODS.values():
+for name in training.engine.methods.MODULES.values():
     importlib.import_module(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -59,9 +60,15 @@ def test_the_page_plans_and_says_what_makes_it_fit(people: People, client: Clien
     assert page.status_code == 200
     assert "✓ fits" in page.content.decode()
     assert "quantization constants" in page.content.decode()
-    page = client.post("/plan/", asked | {"device_gb": "0.6"}).content.decode()
+    page = client.post("/plan/", asked | {"device_gb": "1.5"}).content.decode()
     assert "✕ does not fit" in page
-    assert "It fits with" in page or "No setting makes it fit" in page
+    assert "It fits with <code>gradient_checkpointing = true</code>" in page
+    assert "Slower; the result is the same." in page
+    assert "No setting makes it fit" not in page
+    page = client.post("/plan/", asked | {"device_gb": "0.3"}).content.decode()
+    assert "✕ does not fit" in page
+    assert "No setting makes it fit" in page
+    assert "It fits with" not in page
 
 
 @pytest.mark.django_db
@@ -102,6 +109,26 @@ def test_the_launch_form_shows_every_stage(world: World, client: Client) -> None
     assert "KV cache" in page
     page = client.post("/rounds/plan", asked | {"config": '{"policy": {"lr": 1}}'}).content.decode()
     assert "Not planned: policy: " in page
+
+
+@pytest.mark.django_db
+def test_a_base_that_is_elsewhere_is_planned_by_its_pasted_config(
+    world: World, client: Client
+) -> None:
+    client.force_login(world.people.rita)
+    base = {**world.base.base, "source": "org/model"}
+    ModelVersion.objects.filter(pk=world.base.pk).update(base=base)
+    asked = {
+        "snapshot": world.snapshot.pk, "method": "dpo", "reference": world.base.pk,
+        "fresh_prompts": world.prompt_set.pk, "config": "{}", "plan_device": "gpu-24",
+    }  # fmt: skip
+    page = client.post("/rounds/plan", asked).content.decode()
+    assert "org/model is not on this machine" in page
+    page = client.post("/rounds/plan", asked | {"plan_base_config": json.dumps(DEMO)})
+    assert page.content.decode().count("✓ fits") == 5
+    page = client.post("/rounds/plan", asked | {"plan_base_config": "{"}).content.decode()
+    assert "config.json: This is not JSON" in page
+    assert 'name="plan_base_config"' in client.get("/rounds/").content.decode()
 
 
 @pytest.mark.django_db

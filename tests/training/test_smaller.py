@@ -10,7 +10,6 @@ from training.engine.config import ONLINE_METHODS, from_dict, to_dict
 from training.management.commands.launch_round import lay_over
 from training.services.presets import STAGES, merged
 from training.services.smaller import (
-    ANSWERS_AT_ONCE,
     Change,
     first_step,
     set_arguments,
@@ -36,11 +35,11 @@ def names(changes: list[Change]) -> list[str]:
 def test_what_only_takes_time_comes_first() -> None:
     changes = smaller_settings(engine_config("dpo"))
     assert names(changes) == [
-        "gradient_checkpointing", "row_budget", "base.quantization", "data.max_length",
-        "data.max_prompt_length",
+        "row_budget", "gradient_checkpointing", "optim.optimizer", "base.dtype",
+        "base.quantization", "data.max_length", "data.max_prompt_length",
     ]  # fmt: skip
-    assert [(c.before, c.after) for c in changes[:2]] == [(False, True), (512, 256)]
-    assert names(first_step(changes)) == ["gradient_checkpointing", "row_budget"]
+    assert [(c.before, c.after) for c in changes[:2]] == [(512, 256), (False, True)]
+    assert names(first_step(changes)) == ["row_budget", "gradient_checkpointing"]
 
 
 def test_ppo_writes_fewer_and_shorter_answers() -> None:
@@ -68,7 +67,7 @@ def test_trl_takes_a_batch_whole_so_a_smaller_one_helps() -> None:
 def test_what_never_trains_keeps_its_activations_rule() -> None:
     assert "gradient_checkpointing" not in names(smaller_settings(engine_config("evaluate")))
     assert names(smaller_settings(engine_config("sample"))) == [
-        "data.max_prompt_length", "sample.max_new_tokens",
+        "base.dtype", "base.quantization", "data.max_prompt_length", "sample.max_new_tokens",
     ]  # fmt: skip
 
 
@@ -111,7 +110,7 @@ def test_pasted_settings_and_arguments_say_the_same_and_keep_what_was_asked() ->
     asked = {"policy": {"optim": {"lr": 1e-5}}, "sft": None, "reward_given": True}
     changes = smaller_settings(engine_config("ppo"))
     pasted = with_changes(asked, stage="policy", changes=changes)
-    assert pasted["policy"]["optim"] == {"lr": 1e-5}
+    assert pasted["policy"]["optim"] == {"lr": 1e-5, "optimizer": "adamw_8bit"}
     assert "reward_given" not in pasted
     by_hand: dict[str, Any] = {"policy": {"optim": {"lr": 1e-5}}, "sft": None}
     for argument in set_arguments(stage="policy", changes=changes):
@@ -123,9 +122,3 @@ def test_pasted_settings_and_arguments_say_the_same_and_keep_what_was_asked() ->
     assert (launched["row_budget"], launched["ppo"]["updates"]) == (256, 8)
     assert with_changes({}, stage="sample_policy", changes=changes).keys() == {"sample"}
     assert asked["reward_given"] is True
-
-
-def test_the_number_of_answers_at_once_is_the_engines() -> None:
-    from training.engine import generation
-
-    assert generation.BATCH == ANSWERS_AT_ONCE

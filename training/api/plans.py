@@ -67,6 +67,8 @@ class FittingOut(serializers.Serializer[Any]):
     settings = serializers.DictField()
     total_bytes = serializers.IntegerField()
     fits = serializers.BooleanField()
+    why = serializers.ListField(child=serializers.CharField(), help_text="What the settings do")
+    same_result = serializers.BooleanField(help_text="It only takes longer")
 
 
 @extend_schema_field(OpenApiTypes.OBJECT)

@@ -84,7 +84,9 @@ class RoundIn(Strict):
         min_value=1, required=False, allow_null=True, help_text="A reward model to use again"
     )
     config = SettingsField(
-        required=False, help_text='By stage, e.g. {"policy": {"optim": {"lr": 1e-4}}}'
+        required=False,
+        help_text='By stage, e.g. {"policy": {"optim": {"lr": 1e-4}}}; {"tuning": "full"} trains '
+        "every weight (SFT and DPO)",
     )
     idempotency_key = serializers.CharField(
         required=False,

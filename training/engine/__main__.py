@@ -35,6 +35,7 @@ from training.engine.causes import ALARM, BUG, NO_SPACE, REFUSED, cause_of, in_w
 from training.engine.config import TRL_METHODS, RunConfig
 from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfSpaceError
 from training.engine.files import write_file
+from training.engine.methods import MODULES
 from training.engine.peaks import peak_mb
 from training.engine.rundir import RunDir, make_attempt, publish_result, read_rows
 from training.engine.tether import EXIT_INTERRUPTED, tie
@@ -47,24 +48,6 @@ EXIT_DONE, EXIT_FAILED = 0, 1
 EXIT_NO_SPACE = 74
 #: What an attempt says that trained to the end and found the run ended by another.
 TOO_LATE = "another attempt ended this run first; its result stands, and nothing of it was changed"
-
-#: The module of each method; imported only when it runs, because they bring torch.
-METHODS = {
-    "sft": "training.engine.sft",
-    "classify": "training.engine.classify",
-    "reward": "training.engine.reward",
-    "dpo": "training.engine.dpo",
-    "kto": "training.engine.kto",
-    "orpo": "training.engine.orpo",
-    "ppo": "training.engine.ppo",
-    "grpo": "training.engine.grpo",
-    "rloo": "training.engine.rloo",
-    "evaluate": "training.engine.evaluate",
-    "sample": "training.engine.sampling",
-    "pretrain": "training.engine.pretrain",
-    "judge": "training.engine.judge",
-    "answer": "training.engine.answer",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -322,7 +305,7 @@ def run_process(path: Path, attempt: str | None, scratch: Path | None = None) ->
 
         compare_inputs(run)
         require_shareable(run.config)
-        found = importlib.import_module(METHODS[run.config.method]).train(run)
+        found = importlib.import_module(MODULES[run.config.method]).train(run)
         if not run.is_leader:
             return EXIT_DONE
         return publish(run, started, status="done", cause=None, **(stopped_early(run) | found))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 #: The name under which a base finds `attend`.
@@ -87,15 +87,17 @@ def attend(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return output
-    groups = int(getattr(module, "num_key_value_groups", 1))
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     return by_blocks(query, key, value, layout, scaling), None
 
 
 def by_blocks(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None
 ) -> Tensor:
-    """query, key, value: (B, heads, T, D). Returns: (B, T, heads, D)"""
+    """query: (B, heads, T, D). key, value: (B, key heads, T, D). Returns: (B, T, heads, D)
+
+    Heads share keys where there are fewer of those, without a copy for each (enable_gqa).
+    """
+    shared = query.shape[1] != key.shape[1]
     # split, whose gradient is one concatenation; that of a slice is a row of zeros for each
     queries, keys, values = (each.split(layout.sizes, dim=2) for each in (query, key, value))
     parts = []
@@ -106,7 +108,12 @@ def by_blocks(
         if tree.root:
             parts.append(
                 scaled_dot_product_attention(
-                    queries[root], keys[root], values[root], is_causal=True, scale=scaling
+                    queries[root],
+                    keys[root],
+                    values[root],
+                    is_causal=True,
+                    scale=scaling,
+                    enable_gqa=shared,
                 )
             )
         for mask in masks:
@@ -118,6 +125,7 @@ def by_blocks(
                         torch.cat((values[root], values[at]), dim=2),
                         attn_mask=mask,
                         scale=scaling,
+                        enable_gqa=shared,
                     )
                 )
             at += 1

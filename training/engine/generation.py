@@ -42,6 +42,8 @@ class Generation:
     tokens: tuple[int, ...]
     finished: bool
     seed: int
+    logps: tuple[float, ...] = ()
+    """Of each token as it was drawn, at the sampling temperature, where they were asked for."""
 
 
 def row_seed(seed: int, prompt: int, sample: int) -> int:
@@ -58,6 +60,7 @@ class Row:
         self.sample = sample
         self.seed = row_seed(seed, prompt, sample)
         self.tokens: list[int] = []
+        self.logps: list[float] = []
         self.ended = False
         self._generator = torch.Generator().manual_seed(self.seed)
 
@@ -180,10 +183,12 @@ def generate(
     seed: int,
     top_p: float = 1.0,
     samples_per_prompt: int = 1,
+    keep_logps: bool = False,
 ) -> list[Generation]:
     """Answers to tokenised prompts under the active adapter, ordered by (prompt, sample).
 
     Temperature 0 takes the most probable token; nothing else than `top_p` cuts the distribution.
+    keep_logps: note each token's log-prob before that cut, at a temperature above 0.
     """
     with decoding(base):
         done = answer_all(
@@ -194,10 +199,16 @@ def generate(
             seed=seed,
             top_p=top_p,
             samples_per_prompt=samples_per_prompt,
+            keep_logps=keep_logps,
         )
     own = [
         Generation(
-            row.prompt, row.sample, tuple(row.tokens), row.tokens[-1] == base.eos_id, row.seed
+            row.prompt,
+            row.sample,
+            tuple(row.tokens),
+            row.tokens[-1] == base.eos_id,
+            row.seed,
+            tuple(row.logps),
         )
         for row in done
     ]
@@ -211,16 +222,27 @@ def of_all_processes(
     width = largest(max((len(answer.tokens) for answer in own), default=0))
     lines = n_prompts * samples_per_prompt
     tokens = torch.zeros(lines, width, dtype=torch.long)
-    facts = torch.zeros(lines, 3, dtype=torch.long)  # tokens, whether it finished, seed
+    logps = torch.zeros(lines, width)
+    # tokens, whether it finished, seed, log-probs
+    facts = torch.zeros(lines, 4, dtype=torch.long)
     for answer in own:
         line = answer.prompt * samples_per_prompt + answer.sample
         tokens[line, : len(answer.tokens)] = torch.tensor(answer.tokens)
-        facts[line] = torch.tensor([len(answer.tokens), answer.finished, answer.seed])
-    add_up(tokens, facts)
+        logps[line, : len(answer.logps)] = torch.tensor(answer.logps)
+        facts[line] = torch.tensor(
+            [len(answer.tokens), answer.finished, answer.seed, len(answer.logps)]
+        )
+    add_up(tokens, logps, facts)
     return [
-        Generation(*divmod(line, samples_per_prompt), tuple(row[:length]), bool(finished), seed)
-        for line, (row, (length, finished, seed)) in enumerate(
-            zip(tokens.tolist(), facts.tolist(), strict=True)
+        Generation(
+            *divmod(line, samples_per_prompt),
+            tuple(row[:length]),
+            bool(finished),
+            seed,
+            tuple(said[:noted]),
+        )
+        for line, (row, said, (length, finished, seed, noted)) in enumerate(
+            zip(tokens.tolist(), logps.tolist(), facts.tolist(), strict=True)
         )
     ]
 
@@ -234,6 +256,7 @@ def answer_all(
     seed: int,
     top_p: float,
     samples_per_prompt: int,
+    keep_logps: bool,
 ) -> list[Row]:
     """The rows of this process's share of the answers, in the order in which they ended."""
     own = share([len(prompt) + max_new_tokens for prompt in prompts])
@@ -259,6 +282,11 @@ def answer_all(
         # 2. one token for every row
         draws = torch.tensor([row.draw() for row in batch.rows]).to(base.device)
         tokens = pick(batch.logits, draws, temperature=temperature, top_p=top_p)
+        if keep_logps:
+            logps = (batch.logits / temperature).log_softmax(dim=1).gather(1, tokens[:, None])
+            for row, logp in zip(batch.rows, logps[:, 0].tolist(), strict=True):
+                if not row.ended:
+                    row.logps.append(logp)
         for row, token in zip(batch.rows, tokens.tolist(), strict=True):
             if not row.ended:
                 row.tokens.append(token)

@@ -32,10 +32,13 @@ from training.engine.attention import IMPLEMENTATION, Blocks, layout_of, with_la
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.errors import BaseModelError
 from training.engine.files import cannot_write, publish_folder, require_space
+from training.engine.lean_layers import keep_less
 from training.engine.quantization import (
     keep_differentiable,
+    leave_file,
     quantization_config,
     require_quantized,
+    return_freed_memory,
 )
 from training.engine.saved_adapters import saved_lora, saved_tensors
 from training.engine.sources import locate, not_loaded, refuse_wordless
@@ -431,6 +434,8 @@ def load_base(
     refuse_wordless(source)
     device = device or pick_device()
     dtype = torch.float32 if tuning == "full" else getattr(torch, config.dtype)
+    if config.quantization == "nf4":
+        return_freed_memory()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=config.revision, trust_remote_code=False
@@ -454,9 +459,12 @@ def load_base(
         )
     base = Base(model, tokenizer, config, mixed=dtype != getattr(torch, config.dtype))
     require_quantized(model, config)
+    if config.quantization == "nf4":
+        leave_file(model)
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(IMPLEMENTATION)
     keep_differentiable(model)
+    keep_less(model)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()

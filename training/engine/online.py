@@ -8,6 +8,7 @@ answers are written by our generation and scored by a reward adapter on the same
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -26,6 +27,7 @@ from training.engine.preflight import TOLERANCE, announce, choose_packing, seed_
 from training.engine.reward import ADAPTER as REWARD
 from training.engine.reward import attach, tree_scores
 from training.engine.rundir import RunDir
+from training.engine.sampler_check import expect_same_sampler
 from training.engine.steps import Steps, batches
 from training.engine.stopping import raise_if_stopped
 from training.engine.trainers import (
@@ -164,6 +166,29 @@ def measure(
     }, trees
 
 
+@torch.no_grad()
+def training_logps(
+    trainer: Any, base: Base, prompts: Sequence[PromptRow], answers: Sequence[Generation]
+) -> Tensor:
+    """Log-probs of an answer to each prompt by TRL's own pass, token after token: (N,)
+
+    As its loss lays rows out: prompts end where answers begin, padded to both sides.
+    """
+    width = max(len(prompt.tokens) for prompt in prompts)
+    longest = max(len(answer.tokens) for answer in answers)
+    ids = torch.full((len(answers), width + longest), base.eos_id)
+    seen = torch.zeros_like(ids)
+    for line, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        row = torch.tensor(prompt.tokens + answer.tokens)
+        start = width - len(prompt.tokens)
+        ids[line, start : start + len(row)] = row
+        seen[line, start : start + len(row)] = 1
+    logps = trainer._get_per_token_logps_and_entropies(
+        trainer.model, ids.to(base.device), seen.to(base.device), longest
+    )[0]
+    return torch.cat([row[: len(a.tokens)].cpu() for row, a in zip(logps, answers, strict=True)])
+
+
 def trl_arguments(run: RunDir, folder: str, settings: OnlineConfig) -> dict[str, Any]:
     """What GRPO's and RLOO's configs have in common."""
     return {
@@ -223,6 +248,10 @@ def train(
         checkpoint = steps.resume()
         first, begun = 0, None
         if checkpoint is None:
+            expect_same_sampler(
+                run, base, ADAPTER, measured, partial(training_logps, trainer, base),
+                temperature=settings.temperature, max_new_tokens=settings.max_new_tokens,
+            )  # fmt: skip
             start, trees = measure(answering, measured, before=True)
             longest = longest_trees(prompts, settings)
             answering.packing = choose_packing(run, base, [*trees, *longest])

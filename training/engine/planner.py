@@ -8,12 +8,13 @@ lengths of texts are taken at the bounds that its config sets; `Lengths` says th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from training.engine.config import ONLINE_METHODS, OPTIMIZERS, RunConfig, from_dict, to_dict
+from training.engine.config import ONLINE_METHODS, RunConfig, from_dict, to_dict
 from training.engine.errors import BaseModelError, ConfigError
+from training.engine.planner_changes import Kind, Settings, kinds
 from training.engine.planner_memory import (
     DECODE_ROWS,
     Decoding,
@@ -47,8 +48,6 @@ def any_section(method: str) -> dict[str, dict[str, str]]:
 
 DEVICES = ("gpu", "cpu")
 BYTES = {"float32": 4, "bfloat16": 2}
-#: Below these a smaller setting saves next to nothing.
-LEAST_ROW_BUDGET, LEAST_LENGTH, LEAST_NEW_TOKENS = 64, 128, 16
 #: Methods whose rows hold one text each.
 ONE_TEXT = ("sft", "pretrain", "classify")
 #: Prompts that `sample` answers are not counted by its config; one batch of rows is assumed.
@@ -78,9 +77,13 @@ class Change:
     settings: dict[str, Any]
     total_bytes: int
     fits: bool
+    #: What the settings do to the run, kind by kind.
+    why: list[str]
+    #: Whether the run comes out the same, to rounding; it only takes longer.
+    same_result: bool
 
     def as_json(self) -> dict[str, Any]:
-        return {"settings": self.settings, "total_bytes": self.total_bytes, "fits": self.fits}
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -424,69 +427,20 @@ def notes(config: RunConfig, shape: BaseShape, known: Lengths) -> list[str]:
     return found
 
 
-Settings = dict[str, Any]
-
-
-def candidates(config: RunConfig, shape: BaseShape, device: str) -> Iterator[list[Settings]]:
-    """What to change, the gentlest kind first; each a list of values, the mildest first."""
-    data = to_dict(config)
-    trains = config.method not in ("evaluate", "sample")
-    packs = config.method not in ("sample", "kto", "orpo", "grpo", "rloo")
-    online = config.grpo or config.rloo
-    if packs:
-        yield [{"row_budget": value} for value in halves(config.row_budget, LEAST_ROW_BUDGET)]
-    if trains and not config.gradient_checkpointing:
-        yield [{"gradient_checkpointing": True}]
-    if config.method in ("kto", "orpo"):
-        least = 2 if config.method == "kto" else 1
-        yield [{"optim.batch_size": v} for v in halves(config.optim.batch_size, least)]
-    if online is not None:
-        name = f"{config.method}.minibatch_size"
-        sizes = halves(online.minibatch_size, 1)
-        yield [{name: v} for v in sizes if online.answers_per_update % v == 0]
-    if trains:
-        allowed = [name for name in OPTIMIZERS if device == "gpu" or not name.startswith("paged")]
-        later = allowed[1:] if config.optim.optimizer == "adamw" else []
-        yield [{"optim.optimizer": name} for name in later if name != "paged_adamw"]
-    if config.base.dtype == "float32":
-        yield [{"base.dtype": "bfloat16"}]
-    if config.base.quantization != "nf4" and config.tuning != "full":
-        yield [{"base.quantization": "nf4"}]
-    if config.tuning == "full":
-        yield [{"tuning": "lora"}]
-        yield [{"tuning": "lora", "base.quantization": "nf4"}]
-    if config.method not in ("sample", *ONLINE_METHODS):
-        yield [shorter(config, v) for v in halves(config.data.max_length, LEAST_LENGTH)]
-    section = config.ppo or online or config.sample
-    if section is not None:
-        yield [
-            {"data.max_prompt_length": v}
-            for v in halves(config.data.max_prompt_length, LEAST_LENGTH)
-        ]
-        name = f"{config.method}.max_new_tokens"
-        yield [{name: v} for v in halves(data[config.method]["max_new_tokens"], LEAST_NEW_TOKENS)]
-
-
-def halves(value: int, least: int) -> list[int]:
-    found = []
-    while value // 2 >= least:
-        value //= 2
-        found.append(value)
-    return found
-
-
-def shorter(config: RunConfig, length: int) -> Settings:
-    """Texts of at most `length` tokens, whose prompts leave room for an answer."""
-    prompt = min(config.data.max_prompt_length, length // 2)
-    return {"data.max_length": length, "data.max_prompt_length": prompt}
-
-
 def changed(config: RunConfig, settings: Settings) -> RunConfig | None:
     """The config with these settings; None where they cannot be together."""
     try:
         return from_dict(with_settings(to_dict(config), settings))
     except ConfigError:
         return None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One value of a kind of change."""
+
+    kind: Kind
+    settings: Settings
 
 
 def smallest_change(
@@ -499,7 +453,8 @@ def smallest_change(
     then every kind that turns out not to be needed is taken back.
     """
 
-    def try_out(settings: Settings) -> Change | None:
+    def try_out(parts: Sequence[Part]) -> Change | None:
+        settings = merged([part.settings for part in parts])
         asked = changed(config, settings)
         if asked is None:
             return None
@@ -509,22 +464,29 @@ def smallest_change(
             needed = total(peak(phases_of(asked, shape, lengths, device))[1])
         except BaseModelError:
             return None
-        return Change(settings, needed, needed <= device_bytes)
+        return Change(
+            settings,
+            needed,
+            needed <= device_bytes,
+            [part.kind.why for part in parts],
+            all(part.kind.same_result for part in parts),
+        )
 
     tried: list[Change] = []
-    kinds: list[list[Change]] = []
-    for values in candidates(config, shape, device):
-        found = [change for value in values if (change := try_out(value)) is not None]
-        for change in found:
+    strongest: list[Part] = []
+    for kind in kinds(config, device):
+        possible = [Part(kind, value) for value in kind.values]
+        found = [(part, change) for part in possible if (change := try_out([part])) is not None]
+        for _, change in found:
             tried.append(change)
             if change.fits:
                 return change, tried
         if found:
-            kinds.append(found)
-    kept: list[Settings] = []
-    for found in kinds:
-        kept.append(found[-1].settings)
-        change = try_out(merged(kept))
+            strongest.append(found[-1][0])
+    kept: list[Part] = []
+    for part in strongest:
+        kept.append(part)
+        change = try_out(kept)
         if change is None:
             kept.pop()
             continue
@@ -551,13 +513,13 @@ def merged(parts: list[Settings]) -> Settings:
 
 
 def without_needless(
-    kept: list[Settings], fitting: Change, try_out: Callable[[Settings], Change | None]
+    kept: list[Part], fitting: Change, try_out: Callable[[Sequence[Part]], Change | None]
 ) -> Change:
     """The combination without the parts that it fits without, the harshest dropped first."""
     best = fitting
     for part in reversed(kept[:-1]):
         rest = [other for other in kept if other is not part]
-        change = try_out(merged(rest))
+        change = try_out(rest)
         if change is not None and change.fits:
             kept, best = rest, change
     return best

@@ -20,6 +20,7 @@ from typing import Any
 
 from training.engine.config import ONLINE_METHODS, TEXT_METHODS, RunConfig
 from training.engine.errors import EngineError, RunFolderError
+from training.engine.methods import MODULES
 from training.engine.packaged import converted_once
 from training.engine.planner import Lengths, Plan, plan
 from training.engine.planner_shapes import BaseShape, shape_of_source
@@ -180,8 +181,6 @@ def said_by(arguments: Sequence[str], what: str) -> str:
 def measure(folder: Path) -> Surroundings:
     """What `look_at` asks for, in this process; imports torch."""
     import importlib
-
-    from training.engine.__main__ import METHODS as MODULES
 
     config = read_config(folder / "config.json")
     importlib.import_module(MODULES[config.method])

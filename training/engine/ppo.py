@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,9 @@ from training.engine.ppo_update import POLICY, update_policy
 from training.engine.preflight import TOLERANCE, announce, choose_packing, seed_everything
 from training.engine.reward import test_pairs
 from training.engine.reward_sources import reward_source
-from training.engine.rollouts import Begun, Critic, Rollouts, roll_out
+from training.engine.rollouts import Begun, Critic, Rollouts, answer_logps, roll_out
 from training.engine.rundir import RunDir
+from training.engine.sampler_check import expect_same_sampler
 from training.engine.saved_adapters import saved_tensors
 from training.engine.steps import Steps, batches
 
@@ -94,6 +95,11 @@ def train(run: RunDir) -> dict[str, Any]:
     stopped: dict[str, Any] | None = None
     first = 0
     if checkpoint is None:
+        expect_same_sampler(
+            run, base, ADAPTER, measured,
+            partial(answer_logps, base, packing=packing, temperature=ppo.temperature),
+            temperature=ppo.temperature, max_new_tokens=ppo.max_new_tokens,
+        )  # fmt: skip
         before = roll_out(base, measured, packing, seed=config.seed + MEASURE, **parts)
         packing = choose_packing(run, base, longest_trees(prompts, ppo))
         expect_same_policies(before, TOLERANCE[config.base.dtype])

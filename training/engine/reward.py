@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from training.engine.batching import PackedRow, Packing
-from training.engine.config import TIE_MODELS, AdapterConfig, RewardConfig
+from training.engine.config import AdapterConfig, RewardConfig
+from training.engine.config_preferences import TIE_MODELS
 from training.engine.data import Label, Pair, Tree, encode_pairs, relative_weights
 from training.engine.distributed import add_up
 from training.engine.errors import DataError

@@ -183,6 +183,26 @@ def policy_tables(
     return answers, table, token_table(group, values, width)[1]
 
 
+@torch.no_grad()
+def answer_logps(
+    base: Base,
+    prompts: Sequence[PromptRow],
+    answers: Sequence[Generation],
+    *,
+    packing: Packing,
+    temperature: float,
+) -> Tensor:
+    """Log-probs of an answer to each prompt under the active adapter, token after token: (N,)"""
+    lengths = torch.tensor([len(answer.tokens) for answer in answers])
+    width = int(lengths.max())
+    table = torch.zeros(len(answers), width)
+    for group in own_groups(base, trees_of(prompts, answers), packing):
+        rows, logps, _ = policy_tables(base, None, group, width, temperature)
+        table[rows] = logps.cpu()
+    add_up(table)
+    return table[length_mask(lengths, width)]
+
+
 def value_table(
     base: Base, head: ScalarHead, group: Sequence[PackedRow], width: int, *, frozen: bool
 ) -> tuple[list[int], Tensor]:

@@ -29,6 +29,12 @@ TOKENIZER = (
 
 def require_adapter(version: ModelVersion) -> None:
     """Raise HubRefused for a base: it has no adapter, so there is nothing of ours to push."""
+    if version.model_path:
+        raise HubRefused(
+            f"version {version.pk} ({version}) is a whole model, and only adapters are pushed from "
+            f"here; its folder is {version.model_path} in the runs folder, complete as it is: "
+            "hf upload REPO FOLDER"
+        )
     if not version.adapter_path:
         raise HubRefused(
             f"version {version.pk} ({version}) is a base, not something trained here; push a "

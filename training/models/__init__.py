@@ -3,7 +3,7 @@
 from training.models.jobs import Job, JobAttempt, JobEvent
 from training.models.policies import ModelVersion
 from training.models.rounds import Round
-from training.models.runs import Run, RunCheckpoint, RunEvent, RunMetric
+from training.models.runs import Run, RunCalibration, RunCheckpoint, RunEvent, RunMetric
 from training.models.samples import Sample
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ModelVersion",
     "Round",
     "Run",
+    "RunCalibration",
     "RunCheckpoint",
     "RunEvent",
     "RunMetric",

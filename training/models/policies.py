@@ -10,7 +10,7 @@ from rlhf_platform.accounts.models import Workspace
 
 
 class ModelVersion(models.Model):
-    """A base, or a base plus ONE adapter. Content-addressed: the digest names the bytes.
+    """A base, a base plus ONE adapter, or a whole model. Its digest names the bytes.
 
     A child's adapter was initialised from its parent's weights, so stock PEFT loads it alone;
     the chain of parents is lineage, not something to load.
@@ -44,7 +44,9 @@ class ModelVersion(models.Model):
     )
     #: Adapter folder relative to RUNS_DIR; empty for a base.
     adapter_path = models.CharField(max_length=400, blank=True)
-    #: SHA-256 over the adapter's files (for a base: over its spec).
+    #: Of a fully trained one its folder relative to RUNS_DIR; `base` names the same folder then.
+    model_path = models.CharField(max_length=400, blank=True)
+    #: SHA-256 over the adapter's or model's files (for a base: over its spec).
     digest = models.CharField(max_length=64)
     metrics = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=timezone.now)
@@ -55,9 +57,15 @@ class ModelVersion(models.Model):
                 fields=["workspace", "digest"], name="version_once_per_workspace"
             ),
             models.CheckConstraint(
-                condition=models.Q(kind="base", adapter_path="", parent__isnull=True)
-                | (models.Q(kind__in=["sft", "policy", "reward"]) & ~models.Q(adapter_path="")),
-                name="version_is_a_base_or_has_an_adapter",
+                condition=models.Q(kind="base", adapter_path="", model_path="", parent__isnull=True)
+                | (
+                    models.Q(kind__in=["sft", "policy", "reward"], model_path="")
+                    & ~models.Q(adapter_path="")
+                )
+                | (
+                    models.Q(kind__in=["sft", "policy"], adapter_path="") & ~models.Q(model_path="")
+                ),
+                name="version_is_a_base_an_adapter_or_a_model",
             ),
             models.CheckConstraint(
                 condition=models.Q(state__in=["candidate", "promoted", "rejected"]),

@@ -82,6 +82,35 @@ class Run(models.Model):
         return self.method in ONLINE_METHODS
 
 
+class RunCalibration(models.Model):
+    """What a finished run's memory was, beside what its plan said; later plans learn from it."""
+
+    run = models.OneToOneField(Run, on_delete=models.CASCADE, related_name="calibration")
+    #: cpu or gpu, as the planner counts.
+    device = models.CharField(max_length=3)
+    planned_mb = models.FloatField()
+    #: The run's peak; on a processor above the memory of the imported libraries.
+    measured_mb = models.FloatField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(device__in=["cpu", "gpu"]), name="calibration_device"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(planned_mb__gt=0, measured_mb__gt=0), name="calibration_above_0"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run}: {self.measured_mb:.0f} MB of {self.planned_mb:.0f} planned"
+
+    @property
+    def error(self) -> float:
+        """Relative; positive where the plan said more."""
+        return self.planned_mb / self.measured_mb - 1.0
+
+
 class RunEvent(models.Model):
     """One line of events.jsonl, keyed so that forwarding it twice stores it once."""
 

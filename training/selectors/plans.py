@@ -190,13 +190,20 @@ def preset_device(name: str) -> tuple[str, int]:
     return kind, gigabytes * GB
 
 
-def round_plans(round: Round, *, device: str, device_bytes: int | None) -> list[Planned]:
+def round_plans(
+    round: Round,
+    *,
+    device: str,
+    device_bytes: int | None,
+    base_config: Mapping[str, Any] | None = None,
+) -> list[Planned]:
     """A plan for each stage of a round that may not be stored yet, in order.
 
     The texts are taken as long as the settings allow, and as many as the snapshot has.
+    base_config: the base's config.json, where the base is not on this machine.
     """
     try:
-        shape = version_shape(round.reference)
+        shape = said_shape(base_config) if base_config else version_shape(round.reference)
     except EngineError as error:
         return [Planned("round", refused=str(error))]
     found = []

@@ -25,7 +25,9 @@ from training.services.versions import adapter_folder
 MAX_KEY = 64
 #: How the fields begin that give PPO another reward than a reward adapter, with their settings.
 OTHER_REWARDS = ("reward_url", "reward_model")
-SECTIONS = {"seed", "adapter", "sft", "reward", "policy", "evaluate", "sample"}
+SECTIONS = {"seed", "tuning", "adapter", "sft", "reward", "policy", "evaluate", "sample"}
+#: Methods of rounds that can train every weight.
+FULL_METHODS = (Round.Method.SFT, Round.Method.DPO)
 
 
 def launch_round(
@@ -169,6 +171,7 @@ def refuse_round(
     if unknown:
         raise CannotLaunch(f"unknown sections {', '.join(unknown)}; known: {sorted(SECTIONS)}")
     refuse_shapes(config)
+    refuse_tuning(method=method, reference=reference, reward_version=reward_version, config=config)
     if reference.kind == ModelVersion.Kind.REWARD:
         raise CannotLaunch(
             f"{reference} is a reward model; a policy starts from a base or a policy"
@@ -183,6 +186,45 @@ def refuse_round(
         raise CannotLaunch(f"{fresh_prompts} holds no prompts; import some with import_prompts")
 
 
+def refuse_tuning(
+    *,
+    method: str,
+    reference: ModelVersion,
+    reward_version: ModelVersion | None,
+    config: dict[str, Any],
+) -> None:
+    """Raise CannotLaunch where a round cannot train as its config's `tuning` says."""
+    tuning = config.get("tuning", "lora")
+    if tuning not in ("lora", "full"):
+        raise CannotLaunch(f"tuning is {tuning!r}; allowed: lora, full")
+    if tuning == "lora":
+        return
+    if method not in FULL_METHODS:
+        raise CannotLaunch(
+            f"tuning 'full' is for SFT and DPO; {method.upper()} trains an adapter, on a base that "
+            "has to stay as it is: choose tuning 'lora'"
+        )
+    if reward_version is not None or config.get("reward") or config.get("evaluate"):
+        raise CannotLaunch(
+            "a round with tuning 'full' has no reward model and no evaluation: both are adapters "
+            "on the base, which the trained model no longer is. Leave them out; people compare its "
+            "answers with the old model's"
+        )
+    if "adapter" in config:
+        raise CannotLaunch("adapter holds settings and tuning is 'full': there is no adapter")
+    if reference.adapter_path:
+        raise CannotLaunch(
+            f"{reference} is an adapter, and tuning 'full' starts from whole weights: choose a "
+            "base, a fully trained version, or merge it with python -m training.engine merge and "
+            "register that folder as a base"
+        )
+    if reference.base["quantization"] != "none":
+        raise CannotLaunch(
+            f"{reference} is held in {reference.base['quantization']}, and quantized weights have "
+            "no gradient: choose a base without quantization for tuning 'full'"
+        )
+
+
 def refuse_shapes(config: dict[str, Any]) -> None:
     """Raise CannotLaunch for a section that is no object, or that names a folder to load.
 
@@ -190,7 +232,7 @@ def refuse_shapes(config: dict[str, Any]) -> None:
     with the worker's rights, and could be another workspace's.
     """
     for name, section in config.items():
-        if name == "seed" or (section is None and name != "adapter"):
+        if name in ("seed", "tuning") or (section is None and name != "adapter"):
             continue
         if not isinstance(section, dict):
             raise CannotLaunch(f"{name} must be an object of settings, not {section!r}")
@@ -211,9 +253,8 @@ def refuse_overruled(stage: str, section: dict[str, Any]) -> None:
             )
     if section.get("tuning", "lora") != "lora":
         raise CannotLaunch(
-            f"{stage}: tuning {section['tuning']!r} is not for rounds, which hold policy, "
-            "reference and reward model as adapters on one base; train a whole model with python "
-            "-m training.engine run, and name its folder as a base"
+            f"{stage}: tuning is one for the whole round; give it beside the stages, as "
+            f'{{"tuning": {json.dumps(section["tuning"])}}}'
         )
     for field in ("method", "threads", "base"):
         if field in section:

@@ -16,6 +16,9 @@ LORA: dict[str, Any] = {
     "target_modules": ["q_proj", "v_proj"],
 }
 
+#: Instead of a stage's own where every weight is trained: an adapter's rate would undo the base.
+FULL_LR = 1e-5
+
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 1}, "row_budget": 512},
     "reward": {

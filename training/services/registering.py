@@ -7,6 +7,7 @@ from pathlib import Path
 from django.conf import settings
 
 from training.engine.files import adapter_digest
+from training.engine.hashes import sha256_of_model
 from training.models import ModelVersion, Round, Run
 
 
@@ -16,20 +17,25 @@ def name_of(method: str) -> str:
 
 
 def register_version(*, run: Run, round: Round, kind: str) -> ModelVersion:
-    """The version of a run's adapter; the earlier one where the same bytes were made before."""
+    """The version of what a run trained; the earlier one where the same bytes were made before."""
     result = run.result or {}
-    path = f"{run.folder}/{result['adapter']}"
+    whole = result.get("model") is not None
+    path = f"{run.folder}/{result['model' if whole else 'adapter']}"
+    folder = Path(settings.RUNS_DIR) / path
+    base = run.config["base"]
     version, _ = ModelVersion.objects.get_or_create(
         workspace=run.workspace,
-        digest=adapter_digest(Path(settings.RUNS_DIR) / path),
+        digest=sha256_of_model(folder, folder.parent) if whole else adapter_digest(folder),
         defaults={
             "project": round.project,
             "kind": kind,
-            "name": f"{round.project.slug} round {round.number} {name_of(run.method)}",
-            "base": round.reference.base,
+            "name": f"{round.project.slug} round {round.number} {name_of(run.method)}"
+            + (" (full)" if whole else ""),
+            # what later runs load: the folder itself, which a new adapter may be trained on
+            "base": {**base, "source": str(folder), "revision": None} if whole else base,
             "parent": run.version,
             "run": run,
-            "adapter_path": path,
+            "model_path" if whole else "adapter_path": path,
             "metrics": result.get("metrics", {}),
         },
     )

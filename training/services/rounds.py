@@ -14,7 +14,7 @@ from training.engine.errors import ConfigError
 from training.errors import CannotLaunch, IllegalTransition
 from training.models import Job, ModelVersion, Round, Run
 from training.services import queueing
-from training.services.presets import LORA, merged
+from training.services.presets import FULL_LR, LORA, merged
 from training.services.registering import register_version
 from training.services.sampling import (
     open_cold_start,
@@ -75,12 +75,20 @@ def advance_round(*, round: Round, to: str, reason: str = "") -> Round:
 def plan(round: Round) -> list[str]:
     """The names of the round's stages, in order."""
     first: list[str] = []
+    if trains_whole_models(round):
+        # reward models and evaluation are adapters on the base that a whole model no longer is
+        first += ["sft"] if round.config.get("sft") is not None else []
+        return [*first, "policy", "sample_policy", "sample_reference"]
     if round.method != Round.Method.SFT:
         if round.config.get("sft") is not None:
             first.append("sft")
         if not round.config.get("reward_given"):
             first.append("reward")
     return [*first, "policy", "evaluate", "sample_policy", "sample_reference"]
+
+
+def trains_whole_models(round: Round) -> bool:
+    return bool(round.config.get("tuning") == "full")
 
 
 def start_version(round: Round) -> ModelVersion:
@@ -109,9 +117,15 @@ def stage_config(round: Round, stage: str, *, rehearsal: bool = False) -> dict[s
         "method": method,
         "seed": round.config.get("seed", round.pk or 0),
         "threads": settings.TRAINING_THREADS,
-        "base": round.reference.base,
+        "base": base_of_stage(round, stage, start),
         "adapter": {**LORA, **round.config.get("adapter", {})},
     }
+    if trains_whole_models(round):
+        config.pop("adapter")
+        if stage in ("sft", "policy"):
+            config["tuning"] = "full"
+            if isinstance(config["optim"], dict):
+                config["optim"] |= {"lr": FULL_LR} | overrides.get("optim", {})
 
     def made(version: ModelVersion | None) -> str | None:
         if rehearsal:
@@ -121,7 +135,9 @@ def stage_config(round: Round, stage: str, *, rehearsal: bool = False) -> dict[s
     section = config.setdefault(method, {})
     if not isinstance(section, dict):
         raise CannotLaunch(f"{stage}.{method} must be an object of settings, not {section!r}")
-    if stage in ("sft", "policy"):
+    if trains_whole_models(round):
+        pass  # no adapter is started from, and none compared
+    elif stage in ("sft", "policy"):
         config["adapter"]["init_from"] = adapter_folder(start)
     if method in ONLINE_METHODS:
         section["reward_adapter"] = made(round.reward_version)
@@ -130,15 +146,25 @@ def stage_config(round: Round, stage: str, *, rehearsal: bool = False) -> dict[s
         section["reference_adapter"] = adapter_folder(start)
         if round.method != Round.Method.SFT:
             section["reward_adapter"] = made(round.reward_version)
-    elif stage == "sample_policy":
+    elif stage == "sample_policy" and not trains_whole_models(round):
         config["adapter"]["init_from"] = made(round.policy_version)
     elif stage == "sample_reference":
-        config["adapter"]["init_from"] = adapter_folder(round.reference)
+        if not trains_whole_models(round):
+            config["adapter"]["init_from"] = adapter_folder(round.reference)
         section["samples_per_prompt"] = 1
     try:
         return to_dict(from_dict(config))
     except ConfigError as error:
         raise CannotLaunch(f"{stage}: {error}") from error
+
+
+def base_of_stage(round: Round, stage: str, start: ModelVersion) -> dict[str, Any]:
+    """What a stage loads: the round's base, or the whole model that it goes on with."""
+    if not trains_whole_models(round) or stage == "sample_reference":
+        return dict(round.reference.base)
+    if stage == "sample_policy" and round.policy_version is not None:
+        return dict(round.policy_version.base)
+    return dict(start.base)
 
 
 def launch_stage(*, round: Round, stage: str) -> Run:
@@ -179,7 +205,8 @@ def run_finished(*, run: Run) -> None:
         open_cold_start(run=run)
         return
     round = Round.objects.select_for_update().get(pk=run.round.pk)
-    if run.result and run.result.get("adapter") and run.output is None:
+    made = run.result and (run.result.get("adapter") or run.result.get("model"))
+    if made and run.output is None:
         kind = {
             "sft": ModelVersion.Kind.SFT,
             "reward": ModelVersion.Kind.REWARD,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_http_methods, require_POST
@@ -12,7 +13,7 @@ from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 from training.engine.errors import EngineError
 from training.engine.planner import Lengths
-from training.forms import LaunchForm
+from training.forms import LaunchForm, parsed
 from training.models import Round, Run
 from training.plan_forms import PlanForm
 from training.selectors.plans import (
@@ -67,6 +68,13 @@ def round_plan_panel(request: MemberRequest) -> HttpResponse:
     workspace = request.membership.workspace
     form = LaunchForm(request.POST, workspace=workspace)
     device, device_bytes = preset_device(request.POST.get("plan_device", DEFAULT_PRESET))
+    try:
+        base_config = parsed(request.POST.get("plan_base_config", ""))
+    except ValidationError as error:
+        said = f"the base's config.json: {' '.join(error.messages)}".rstrip(".")
+        return render(
+            request, "training/plan_panel.html", {"plans": [Planned("round", refused=said)]}
+        )
     if form.is_valid():
         asked = form.cleaned_data
         config = asked["config"] | ({"reward_given": True} if asked["reward_version"] else {})
@@ -79,7 +87,9 @@ def round_plan_panel(request: MemberRequest) -> HttpResponse:
             reward_version=asked["reward_version"],
             config=config,
         )
-        plans = round_plans(draft, device=device, device_bytes=device_bytes)
+        plans = round_plans(
+            draft, device=device, device_bytes=device_bytes, base_config=base_config
+        )
     else:
         said = " ".join(str(error) for errors in form.errors.values() for error in errors)
         plans = [Planned("round", refused=said.rstrip("."))]

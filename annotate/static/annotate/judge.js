@@ -1,124 +1,60 @@
-// The judging screen: keys, active time, and submit + next in one request.
-// Everything here also works as plain forms; this module only makes it faster.
+// The judging screen. Everything here also works as plain forms; these modules make it instant.
 
-const stage = document.getElementById("judge");
-const announce = document.getElementById("announce");
-const IDLE_MS = 60_000;
-const RETRY_MS = 3_000;
+import * as keys from "./keys.js";
+import * as screen from "./screen.js";
 
-let activeMs = 0;
-let lastTick = performance.now();
-let lastInput = performance.now();
-let sending = false;
+const { stage } = screen;
 
-// Active time: counted while the page is visible and the person did something within a minute.
-function tick() {
-  const now = performance.now();
-  if (!document.hidden && now - lastInput < IDLE_MS) activeMs += now - lastTick;
-  lastTick = now;
-}
-setInterval(tick, 1_000);
-for (const kind of ["keydown", "pointermove", "pointerdown", "wheel", "touchmove"]) {
-  addEventListener(kind, () => { tick(); lastInput = performance.now(); }, { passive: true });
-}
-document.addEventListener("visibilitychange", tick);
-
-const typing = (target) => target.closest("textarea, input:not([type=radio]), select, [contenteditable]");
-const form = (id) => document.getElementById(id);
-
-function mark() {
-  const chosen = document.querySelector("input[name=answer]:checked");
-  for (const side of stage.querySelectorAll(".answer")) {
-    side.classList.toggle("chosen", side.dataset.side === chosen?.value);
-  }
+function open(box) {
+  const details = document.getElementById(box);
+  if (!details) return;
+  details.open = true;
+  details.querySelector("input:not([type=hidden])").focus();
 }
 
-// Each answer names its keys in the page: what can be chosen differs from project to project.
-const optionOf = (key) =>
-  [...document.querySelectorAll("input[name=answer]")].find((option) => option.dataset.keys.split(" ").includes(key));
-
-function choose(option) {
-  option.checked = true;
-  mark();
-  announce.textContent = option.parentElement.textContent.trim();
-}
-
-async function send(which) {
-  if (sending) return;
-  if (which.id === "answer-form" && !document.querySelector("input[name=answer]:checked")) {
-    announce.textContent = "Choose an answer first.";
-    return;
-  }
-  sending = true;
-  tick();
-  if (which.elements.active_ms) which.elements.active_ms.value = Math.round(activeMs);
-  const body = new URLSearchParams(new FormData(which));
-  if (!body.get("key")) body.set("key", crypto.randomUUID());
-  for (;;) {
-    try {
-      const reply = await fetch(which.action, { method: "POST", body, headers: { "X-Requested-With": "fetch" } });
-      if (reply.redirected || reply.status === 403) { location.reload(); return; }
-      if (reply.status >= 500) throw new Error(`the server answered ${reply.status}`);
-      show(await reply.text(), which.id === "undo-form");
-      break;
-    } catch (error) {
-      // The key makes sending again safe, so the answer is kept until the server has it.
-      notSent(error);
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-    }
-  }
-  sending = false;
-}
-
-function notSent(error) {
-  let box = document.getElementById("not-sent");
-  if (!box) {
-    box = document.createElement("div");
-    box.id = "not-sent";
-    box.className = "message error";
-    box.setAttribute("role", "alert");
-    stage.prepend(box);
-  }
-  box.textContent = `1 answer is not sent yet (${error.message}). It is kept here and sent again every few seconds; leave the page open.`;
-}
-
-function show(html, takenBack) {
-  stage.innerHTML = html; // our own template: model text in it is already sanitised
-  activeMs = 0;
-  lastTick = performance.now();
-  ready();
-  scrollTo(0, 0);
-  stage.focus({ preventScroll: true });
-  const here = takenBack ? "Taken back: choose again." : "The next one.";
-  announce.textContent = form("answer-form") ? here : "Nothing left to judge.";
-}
-
-function ready() {
-  for (const button of stage.querySelectorAll("[data-open]")) {
-    button.hidden = false;
-    button.addEventListener("click", () => document.getElementById(button.dataset.open).showModal());
-  }
-  for (const id of ["answer-form", "undo-form"]) {
-    form(id)?.addEventListener("submit", (event) => { event.preventDefault(); send(event.currentTarget); });
-  }
-  for (const option of stage.querySelectorAll("input[name=answer]")) option.addEventListener("change", mark);
-}
+const ACTS = {
+  send: (event) => screen.send(event.timeStamp),
+  skip: () => open("skip-box"),
+  flag: () => open("flag-box"),
+  undo: () => screen.undo(),
+  diff: () => screen.toggleDifferences(),
+  zoom: () => screen.toggleZoom(),
+  guidelines: () => screen.openGuidelines(),
+  help: () => document.getElementById("help").showModal(),
+};
+const FORMS = { "answer-form": (event) => screen.send(event.timeStamp), "skip-form": screen.skip, "flag-form": screen.flag, "undo-form": screen.undo };
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
-  if (document.querySelector("dialog[open]")) return;
-  const option = optionOf(event.key);
-  if (option) { event.preventDefault(); choose(option); return; }
-  if (event.key === "Enter" && !event.target.closest("button, a, summary")) {
-    event.preventDefault();
-    if (form("answer-form")) send(form("answer-form"));
-  } else if (event.key.toLowerCase() === "u" && form("undo-form")) {
-    send(form("undo-form"));
-  } else if (event.key.toLowerCase() === "g") {
-    document.getElementById("guidelines").showModal();
-  } else if (event.key === "?") {
-    document.getElementById("help").showModal();
+  if (event.key === "Escape") {
+    const box = event.target.closest?.("details.aside[open]");
+    if (box) { box.open = false; box.querySelector("summary").focus(); }
+    else if (keys.typing(event.target) && stage.contains(event.target)) stage.focus({ preventScroll: true });
+    return;
   }
+  const asked = keys.asked(event);
+  if (!asked) return;
+  event.preventDefault();
+  if (asked.option) {
+    asked.option.checked = true;
+    asked.option.dispatchEvent(new Event("change", { bubbles: true }));
+    screen.announce(asked.option.parentElement.textContent.trim());
+  } else ACTS[asked.act](event);
 });
 
-ready();
+addEventListener("submit", (event) => {
+  const work = FORMS[event.target.id];
+  if (!work) return;
+  event.preventDefault();
+  work(event);
+});
+
+addEventListener("click", (event) => {
+  const act = event.target.closest(".line [data-act]")?.dataset.act;
+  if (act) { event.preventDefault(); ACTS[act](event); }
+  event.target.closest("[data-close]")?.closest("dialog").close();
+  for (const box of document.querySelectorAll("details.aside[open]")) if (!box.contains(event.target)) box.open = false;
+});
+
+for (const button of document.querySelectorAll(".line [data-act]")) button.hidden = false;
+keys.settings(document.getElementById("help"));
+screen.begin();
