@@ -42,7 +42,8 @@ def test_the_slices_are_what_their_page_says() -> None:
 
 
 def test_every_config_is_one_that_the_engine_takes(tmp_path: Path) -> None:
-    for config in (settings.MINILM, settings.SMS, settings.SMOLLM2, settings.PRETRAIN):
+    own = (settings.MINILM, settings.MINILM_ALL, settings.SMS, settings.SMOLLM2, settings.PRETRAIN)
+    for config in own:
         assert from_dict(config).threads == settings.THREADS
     assert from_dict(settings.prompting(["a", "b"], 3)).answer is not None
     _, asked, examples = data.answering()

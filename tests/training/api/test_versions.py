@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.api.world import World
+from training.export.facts import base_model
 from training.models import ModelVersion
 
 
@@ -39,6 +40,20 @@ def test_a_base_is_registered_once(world: World) -> None:
     assert first.status_code == 201
     assert first.json() == again.json()
     assert world.rita.post("/versions", {"source": "demo"}).json()["id"] == world.base.pk
+
+
+def test_the_packaged_encoder_is_a_base_that_can_be_registered_and_planned(world: World) -> None:
+    asked = {"source": "minilm", "quantization": "none"}
+    made = world.rita.post("/versions", asked).json()
+    assert made["name"] == "all-MiniLM-L6-v2"
+    version = ModelVersion.objects.get(pk=made["id"])
+    assert base_model(version).name == "sentence-transformers/all-MiniLM-L6-v2"
+    assert not base_model(version).packaged_gguf
+    body = {"method": "classify", "version": version.pk, "settings": {"tuning": "full"}}
+    terms = world.rita.post("/plan", body).json()["terms"]
+    weights = next(term["bytes"] for term in terms if term["name"] == "weights")
+    # 22.7 million weights in fp32, and a head of a few classes
+    assert weights == pytest.approx(22_713_216 * 4, rel=0.01)
 
 
 @pytest.mark.parametrize("source", ["/etc", "~/model", "./x", "../x", "a/b/c", "x.gguf", "a b/c"])

@@ -27,9 +27,9 @@ from tests.people import People
 from tests.training.test_publishing import read_back
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.models import ScalarHead, load_base
+from training.engine.packaged import PACKAGED
 from training.engine.scores import RewardScale, ScoreHead
 from training.export.card import score_of_heads
-from training.export.facts import DEMO_BASE
 from training.models import ModelVersion, Round, Run
 from training.services.publishing import push_model
 from training.services.registering import register_version
@@ -139,7 +139,7 @@ def test_the_card_of_a_policy_loads_it_with_stock_peft(
     version = make_version(people, settings, tiny, kind="policy", source="demo")
     hub.seed(
         "model",
-        DEMO_BASE,
+        PACKAGED["demo"].hub_id,
         {path.name: path.read_bytes() for path in tiny.iterdir()},
         private=False,
     )
@@ -172,7 +172,7 @@ def test_the_card_of_a_reward_model_scores_with_stock_peft(
     version = make_version(people, settings, tiny, kind="reward", source="demo")
     hub.seed(
         "model",
-        DEMO_BASE,
+        PACKAGED["demo"].hub_id,
         {path.name: path.read_bytes() for path in tiny.iterdir()},
         private=False,
     )
@@ -200,7 +200,7 @@ def test_the_card_of_a_reward_model_scores_with_stock_peft(
     card = files["README.md"].decode()
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "peft"
-    assert head["base_model"] == DEMO_BASE
+    assert head["base_model"] == PACKAGED["demo"].hub_id
     assert head["pipeline_tag"] == "text-classification"
     assert head["license"] == "unknown"
     for told in ("0.6875", "0.564 to 0.803", "| `optim.lr` | 0.0005 |", "nf4"):
