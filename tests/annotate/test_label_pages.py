@@ -109,7 +109,7 @@ def test_the_plain_form_stores_a_label(people: People, client: Client, project: 
     page = client.get("/judge/spam/")
     assignment = page.context["assignment"]
     form = {"assignment": assignment.pk, "answer": "spam", "key": "k"}
-    assert client.post("/judge/spam/answer", {**form, "answer": "left"}).status_code == 302
+    assert client.post("/judge/spam/answer", {**form, "answer": "left"}).status_code == 422
     assert not Judgment.objects.filter(assignment=assignment).exists()
     client.post("/judge/spam/answer", form)
     assert Judgment.objects.get(assignment=assignment).label == "spam"

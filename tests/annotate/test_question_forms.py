@@ -11,6 +11,7 @@ import pytest
 from django.test import Client
 
 from annotate.models import Assignment, Judgment
+from annotate.selectors.progress import queue_progress
 from annotate.services.projects import create_project
 from annotate.services.rankings import shown_candidates
 from tests.annotate.services.test_questions import EVERYTHING, REPLIES
@@ -241,5 +242,6 @@ def test_a_researcher_reads_what_was_said(people: People, client: Client, tmp_pa
     pair = ranked.comparisons.exclude(group=None).latest("pk")
     page = client.get(f"/projects/ranked/comparisons/{pair.pk}/").content.decode()
     assert f"ranking {assignment.comparison_id}</a>" in page
-    whole = client.get("/projects/ranked/").content.decode()
-    assert "1 of 1" in re.sub(r"<[^>]+>", "", whole) or "1 judgment" in whole
+    progress = queue_progress(project=ranked)
+    assert (progress.comparisons, progress.complete, progress.judgments) == (1, 1, 1)
+    assert client.get("/projects/ranked/").status_code == 200
