@@ -1,5 +1,6 @@
 // What is asked beside the answer: keys, questions that wait, ranking, marking, the diff of a rewrite.
-// Everything here also works as plain form fields, but for marking; nothing here sends.
+// Everything here also works as plain form fields, but for marking; nothing here sends. The settings
+// page's preview uses it too.
 
 const SIDES = ["left", "right"];
 const typing = (target) => target.closest("textarea, select, input:not([type=radio], [type=checkbox]), [contenteditable]");
@@ -19,7 +20,9 @@ function conditions(box) {
   const answer = answerOf();
   for (const question of box.querySelectorAll("[data-question]")) {
     const after = question.dataset.after.split(" ").filter(Boolean);
-    question.hidden = after.length > 0 && !after.includes(answer);
+    // A step chooses its side, so steps stay where a side is among the answers they wait for.
+    const leads = question.dataset.question === "strength" && SIDES.some((side) => after.includes(side));
+    question.hidden = after.length > 0 && !after.includes(answer) && !leads;
     question.disabled = question.hidden;
   }
   const steps = box.querySelectorAll("input[name=strength]");
@@ -334,7 +337,7 @@ function conditionsNow() {
   if (box) conditions(box);
 }
 
-const stage = document.getElementById("judge");
+const stage = document.getElementById("judge") ?? document.getElementById("preview");
 if (stage) {
   ready(stage);
   new MutationObserver(() => ready(stage)).observe(stage, { childList: true });
