@@ -192,3 +192,8 @@ class Candidate(models.Model):
 
     def __str__(self) -> str:
         return f"{self.comparison} [{self.position}]"
+
+    @property
+    def letter(self) -> str:
+        """How pages for researchers call it; annotators see letters in the order drawn for them."""
+        return "ABCDEFGHI"[self.position]

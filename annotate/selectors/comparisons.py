@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db.models import Count, QuerySet
 
-from annotate.models import Answer, Comparison, Judgment, Preference, Project, SnapshotRow
+from annotate.models import (
+    Answer,
+    Candidate,
+    Comparison,
+    Judgment,
+    Preference,
+    Project,
+    SnapshotRow,
+)
 from annotate.services.aggregation import believe_label
 from annotate.statistics.belief import believe
 
@@ -37,8 +45,9 @@ def browse_comparisons(*, project: Project, show: str) -> QuerySet[Comparison]:
             .filter(answers__gt=1)
             .values("comparison")
         )
-        found = found.filter(pk__in=split)
-    return found.order_by("-pk")
+        return found.filter(pk__in=split).order_by("-pk")
+    # Of a ranking the group is listed; its pairs are on its page.
+    return found.filter(group=None).order_by("-pk")
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,11 @@ def with_outcomes(comparisons: Sequence[Comparison]) -> list[Browsed]:
     counts: dict[int, Counter[str]] = {comparison.pk: Counter() for comparison in comparisons}
     for comparison, answer, n in rows:
         counts[comparison][answer] += n
+    groups = [comparison.pk for comparison in comparisons if comparison.response_a_id is None]
+    if groups:
+        ranked = Judgment.objects.current().filter(comparison__in=groups, answer=Answer.RANKING)
+        for group, n in ranked.values_list("comparison_id").annotate(n=Count("pk")):
+            counts[group][Answer.RANKING] = n
     return [
         Browsed(comparison, counts[comparison.pk], outcome_of(comparison, counts[comparison.pk]))
         for comparison in comparisons
@@ -81,6 +95,8 @@ def outcome_of(comparison: Comparison, counts: Counter[str]) -> str:
     """The outcome in words under the rule that freezes; empty before the first judgment."""
     if not counts:
         return ""
+    if Answer.RANKING in counts:
+        return "Ranked"
     if comparison.response_b_id is None:
         return believe_label(counts)[0] or str(Preference.Outcome.TIE.label)
     return str(Preference.Outcome(believe(counts)[0]).label)
@@ -101,6 +117,9 @@ class ComparisonStory:
     counts: Counter[str]
     outcome: str
     taught: list[Taught]
+    #: Of a ranking: its responses, and its pairs with what they amount to.
+    candidates: list[Candidate] = field(default_factory=list)
+    pairs: list[Browsed] = field(default_factory=list)
 
     @property
     def by_word(self) -> list[tuple[str, int]]:
@@ -137,13 +156,22 @@ def comparison_story(comparison: Comparison) -> ComparisonStory:
         .prefetch_related("snapshot__rounds__reward_version", "snapshot__rounds__policy_version")
         .order_by("snapshot__number")
     )
+    candidates = [] if comparison.response_a_id else candidates_of(comparison)
+    pairs = comparison.pairs.order_by("pk") if candidates else []
     return ComparisonStory(
+        candidates=candidates,
+        pairs=with_outcomes(list(pairs)),
         comparison=comparison,
         judgments=judgments,
         counts=standing,
         outcome=outcome_of(comparison, standing),
         taught=[Taught(row, versions_of(row)) for row in rows],
     )
+
+
+def candidates_of(comparison: Comparison) -> list[Candidate]:
+    rows = comparison.candidates.select_related("response")
+    return list(rows.prefetch_related("response__origins"))
 
 
 def versions_of(row: SnapshotRow) -> list[object]:

@@ -11,6 +11,7 @@ import pytest
 from django.test import Client
 
 from annotate.models import Assignment, Judgment
+from annotate.selectors.progress import queue_progress
 from annotate.services.projects import create_project
 from annotate.services.rankings import shown_candidates
 from tests.annotate.services.test_questions import EVERYTHING, REPLIES
@@ -206,3 +207,38 @@ def test_a_form_is_set_over_the_api_and_is_a_version(people: People) -> None:
     )
     for form in ({"mood": 1}, {"strength": 5}, {"reasons": ["a", "a"]}):
         assert rita.send("PATCH", "/projects/asked", {"form": form}).status_code == 422
+
+
+def test_a_researcher_reads_what_was_said(people: People, client: Client, tmp_path: Path) -> None:
+    _, body = page_of(people, client, EVERYTHING)
+    client.post("/judge/asked/answer", {**body, **FILLED})
+    ranked = rankings(people, tmp_path)
+    client.get("/judge/ranked/")
+    assignment = Assignment.objects.latest("pk")
+    places = {f"rank:{shown.place}": str(shown.place) for shown in shown_candidates(assignment)}
+    sent = {"assignment": assignment.pk, "key": "r", "answer": "ranking", **places}
+    client.post("/judge/ranked/answer", sent)
+    client.force_login(people.rita)
+    asked = Judgment.objects.earliest("pk").comparison_id
+    page = client.get(f"/projects/asked/comparisons/{asked}/").content.decode()
+    for line in (
+        "strength 3",
+        "helpful: A",
+        "overall of B: 2",
+        "error in B, 2–6",
+        "knew the model",
+    ):
+        assert line in page
+    listed = client.get("/projects/ranked/comparisons/").content.decode()
+    assert "1 ranking<" in listed
+    assert "Ranked" in listed
+    page = client.get(f"/projects/ranked/comparisons/{assignment.comparison_id}/").content.decode()
+    order = " &gt; ".join("ABCD"[position] for position in assignment.order)
+    assert order in page
+    assert page.count("Pair ") == 6
+    pair = ranked.comparisons.exclude(group=None).latest("pk")
+    page = client.get(f"/projects/ranked/comparisons/{pair.pk}/").content.decode()
+    assert f"ranking {assignment.comparison_id}</a>" in page
+    progress = queue_progress(project=ranked)
+    assert (progress.comparisons, progress.complete, progress.judgments) == (1, 1, 1)
+    assert client.get("/projects/ranked/").status_code == 200

@@ -162,8 +162,9 @@ def refuse_round(
         raise CannotLaunch(f"{snapshot} belongs to another project")
     if project.kind != Project.Kind.COMPARISONS:
         raise CannotLaunch(
-            f"{project} collects labels; a round needs compared responses (train a classifier on "
-            "its snapshot instead: method classify)"
+            f"{project} collects {project.kind}, and a round opens its new samples as pairs in its "
+            "project, which must be one of comparisons. Train on an exported snapshot of it "
+            "instead: python -m training.engine run (labels: method classify)"
         )
     if method not in Round.Method.values:
         raise CannotLaunch(f"method {method!r} is none of {', '.join(Round.Method.values)}")
@@ -293,7 +294,9 @@ def launch_sampling(
     if {version.workspace_id, prompt_set.workspace_id} != {project.workspace_id}:
         raise CannotLaunch("version, prompt set and project must belong to one workspace")
     if project.kind != Project.Kind.COMPARISONS:
-        raise CannotLaunch(f"{project} collects labels; answers are compared in another project")
+        raise CannotLaunch(
+            f"{project} collects {project.kind}; answers are compared in another project"
+        )
     if version.kind == ModelVersion.Kind.REWARD:
         raise CannotLaunch(f"{version} is a reward model; it does not answer prompts")
     if not prompt_set.entries.exists():

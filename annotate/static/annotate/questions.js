@@ -1,5 +1,6 @@
 // What is asked beside the answer: keys, questions that wait, ranking, marking, the diff of a rewrite.
-// Everything here also works as plain form fields, but for marking; nothing here sends.
+// Everything here also works as plain form fields, but for marking; nothing here sends. The settings
+// page's preview uses it too.
 
 import { heard } from "./keys.js";
 
@@ -21,7 +22,9 @@ function conditions(box) {
   const answer = answerOf();
   for (const question of box.querySelectorAll("[data-question]")) {
     const after = question.dataset.after.split(" ").filter(Boolean);
-    question.hidden = after.length > 0 && !after.includes(answer);
+    // A step chooses its side, so steps stay where a side is among the answers they wait for.
+    const leads = question.dataset.question === "strength" && SIDES.some((side) => after.includes(side));
+    question.hidden = after.length > 0 && !after.includes(answer) && !leads;
     question.disabled = question.hidden;
   }
   const steps = box.querySelectorAll("input[name=strength]");
@@ -335,4 +338,11 @@ addEventListener("keydown", (event) => {
 function conditionsNow() {
   const box = document.getElementById("questions");
   if (box) conditions(box);
+}
+
+// The judging screen calls `ready` itself, in its turn after drafts.
+const preview = document.getElementById("preview");
+if (preview) {
+  ready(preview);
+  new MutationObserver(() => ready(preview)).observe(preview, { childList: true });
 }
