@@ -304,6 +304,7 @@ def test_guidelines_say_what_changed(page: Page, live_server: LiveServer) -> Non
     expect(drawer.locator("ins")).to_have_text("safer")
     assert "helpful" in drawer.locator("del").all_inner_texts()[-1]
     page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
     page.keyboard.press("1")
     page.keyboard.press("Enter")  # what comes next is asked under the new version
     page.get_by_text("The guidelines have changed").wait_for()
