@@ -372,6 +372,11 @@ def decoding_of(
     )
 
 
+#: Above what is counted, runs on a processor hold 120 to 240 MB once they work (`planner_own`, and
+#: docs/reference/memory-planner.md), whatever their rows; a base of a few kilobytes 24.
+KERNELS = Term("kernels", 180 * 2**20, "what kernels, threads and the allocator keep, as measured")
+
+
 def phases_of(
     config: RunConfig, shape: BaseShape, known: Lengths, device: str
 ) -> dict[str, list[Term]]:
@@ -394,6 +399,7 @@ def phases_of(
             proof = replace(work, tokens=both, length=both, masked=True)
             phases["packing proof"] = [*held, *forward_terms(shape, layout, proof)]
     if device == "cpu":
+        phases = {name: [*parts, KERNELS] for name, parts in phases.items()}
         phases["loading"] = loading_terms(config, shape, layout, held)
     return phases
 
