@@ -348,6 +348,19 @@ def work_of(config: RunConfig, shape: BaseShape, known: Lengths) -> Work:
     )
 
 
+def joined_tokens(config: RunConfig, shape: BaseShape, known: Lengths, tokens: int) -> int:
+    """Tokens of a row's branches, each with its prompt before it; 0 where prompts have one."""
+    branches = 2 if config.method in ("reward", "dpo") else 1
+    if config.ppo is not None:
+        branches = config.ppo.samples_per_prompt
+    if branches == 1 or not shape.decoder:
+        return 0
+    tree = tree_bound(config, shape, known)
+    # two responses are longest together behind the shortest prompt
+    prompt = min(prompt_bound(config, shape, known), tree) if known.prompt or config.ppo else 0
+    return tokens + (branches - 1) * prompt * tokens // tree
+
+
 def decoding_of(
     config: RunConfig, shape: BaseShape, known: Lengths, device: str
 ) -> Decoding | None:
@@ -383,6 +396,8 @@ def phases_of(
     """The terms of every phase of the run."""
     layout = layout_of(config, shape, device)
     work, decoding = work_of(config, shape, known), decoding_of(config, shape, known, device)
+    if device == "cpu":
+        work = replace(work, joined=joined_tokens(config, shape, known, work.tokens))
     held = resident(shape, layout)
     phases: dict[str, list[Term]]
     if config.method in ("evaluate", "sample"):

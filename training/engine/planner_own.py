@@ -56,4 +56,11 @@ OWN = (
         imports_mb=477.8,
         peak_mb=1723.4,
     ),
+    Measured(
+        case="dpo, fp32, LoRA",
+        config={"method": "dpo", "optim": TWO, "row_budget": 512},
+        lengths=Lengths(longest=176, mean=100.9375, prompt=103, row=428, rows=16),
+        imports_mb=477.9,
+        peak_mb=1786.1,
+    ),
 )
