@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import bitsandbytes
@@ -12,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from training.engine import generation, logprobs
+from training.engine.attention import IMPLEMENTATION, Blocks, layout_of, with_layout
 from training.engine.config import OptimConfig
 from training.engine.optimizers import make_optimizer
 from training.engine.planner_memory import (
@@ -62,7 +65,14 @@ def made(kind: str, layers: int, layout: Layout) -> tuple[nn.Module, BaseShape]:
     return model.eval(), shape_of(named)
 
 
-def kept_bytes(model: Any, layout: Layout, *, masked: bool, checkpointing: bool = False) -> int:
+def kept_bytes(
+    model: Any,
+    layout: Layout,
+    *,
+    masked: bool,
+    checkpointing: bool = False,
+    trees: Sequence[Blocks] = (),
+) -> int:
     """What autograd holds after a forward pass, each storage once, parameters left out."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     backbone = getattr(inner, "model", inner)
@@ -84,6 +94,11 @@ def kept_bytes(model: Any, layout: Layout, *, masked: bool, checkpointing: bool 
     numbers = torch.full((T, T), -torch.inf, dtype=dtype).triu(1)[None, None]  # as `Base.hidden`
     own.add(numbers.untyped_storage().data_ptr())
     mask = numbers if masked else None
+    if trees:
+        inner.set_attn_implementation(IMPLEMENTATION)
+        layout_of_row = layout_of(trees, dtype, numbers.device)
+        own |= {m.untyped_storage().data_ptr() for tree in layout_of_row.masks for m in tree}
+        mask = with_layout(numbers, layout_of_row)
     more = {"use_cache": False} if backbone is not inner else {}
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
@@ -138,6 +153,23 @@ def named(case: Any) -> str:
 def test_a_decoder_block_keeps_what_is_planned(kind: str, layout: Layout, masked: bool) -> None:
     shape, got = one_block(kind, layout, masked=masked)
     assert block_bytes(shape, layout, work(masked=masked)) == got
+
+
+@pytest.mark.parametrize(
+    ("trees", "joined"),
+    [
+        ([Blocks(T // 2, ()), Blocks(T // 2, ())], 0),
+        # each branch behind its prompt: 7 + 3, 7 + 2, and the rest behind 5
+        ([Blocks(7, (3, 2)), Blocks(5, (T - 18, 1))], 10 + 9 + T - 13 + 6),
+    ],
+    ids=["one answer each", "two answers each"],
+)
+def test_branches_keep_keys_and_values_with_their_prompts(trees: list[Blocks], joined: int) -> None:
+    layout = Layout(r=8, targets=QV)
+    (two, _), (three, shape) = (made("llama", n, layout) for n in (2, 3))
+    more = kept_bytes(three, layout, masked=True, trees=trees)
+    more -= kept_bytes(two, layout, masked=True, trees=trees)
+    assert block_bytes(shape, layout, replace(work(masked=True), joined=joined)) == more
 
 
 @pytest.mark.parametrize(

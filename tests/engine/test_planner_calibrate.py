@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from tests.engine.tiny import assistant, make_run, preference_row, result, save_words, user
 from training.engine.__main__ import main
 from training.engine.config import from_dict
-from training.engine.planner_calibrate import calibrate, lengths_of, look_at
+from training.engine.planner import Lengths
+from training.engine.planner_calibrate import calibrate, encoded_lengths, lengths_of, look_at
 from training.engine.token_inspection import load_texts
 
 PAIRS = [preference_row(n) for n in range(5)]
@@ -74,14 +76,18 @@ def test_a_run_is_compared_with_its_plan(words: Path, tmp_path: Path) -> None:
     config = {"method": "dpo", "base": {"source": str(words)}, "optim": {"max_steps": 1}}
     run = make_run(tmp_path / "run", config, train=PAIRS)
     assert main(["run", str(run)]) == 0
+    said = result(run)
+    assert said["lengths"] == asdict(encoded_lengths(run, from_dict(config)))
+    assert 0.0 < said["imports_mb"] <= said["peak_mb"]
     around = look_at(run)
+    assert around.lengths == Lengths(**said["lengths"])
     assert 100.0 < around.imports_mb < 2000.0
     assert around.lengths.row == 4 * 14
     # what this process holds beside the run counts for it, so only what is above can be compared
     imports = result(run)["peak_mb"] - 1.0
     found = calibrate(run, known=type(around)(imports, around.lengths))
     assert found.measured_mb == pytest.approx(1.0)
-    assert 0.0 < found.predicted_mb < 20.0
+    assert 180.0 < found.predicted_mb < 200.0  # what kernels keep, and next to nothing
 
 
 def test_a_run_whose_rows_are_gone_is_refused(

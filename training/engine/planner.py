@@ -353,6 +353,19 @@ def work_of(config: RunConfig, shape: BaseShape, known: Lengths) -> Work:
     )
 
 
+def joined_tokens(config: RunConfig, shape: BaseShape, known: Lengths, tokens: int) -> int:
+    """Tokens of a row's branches, each with its prompt before it; 0 where prompts have one."""
+    branches = 2 if config.method in ("reward", "dpo") else 1
+    if config.ppo is not None:
+        branches = config.ppo.samples_per_prompt
+    if branches == 1 or not shape.decoder:
+        return 0
+    tree = tree_bound(config, shape, known)
+    # two responses are longest together behind the shortest prompt
+    prompt = min(prompt_bound(config, shape, known), tree) if known.prompt or config.ppo else 0
+    return tokens + (branches - 1) * prompt * tokens // tree
+
+
 def decoding_of(
     config: RunConfig, shape: BaseShape, known: Lengths, device: str
 ) -> Decoding | None:
@@ -377,12 +390,19 @@ def decoding_of(
     )
 
 
+#: Above what is counted, runs on a processor hold 120 to 240 MB once they work (`planner_own`, and
+#: docs/reference/memory-planner.md), whatever their rows; a base of a few kilobytes 24.
+KERNELS = Term("kernels", 180 * 2**20, "what kernels, threads and the allocator keep, as measured")
+
+
 def phases_of(
     config: RunConfig, shape: BaseShape, known: Lengths, device: str
 ) -> dict[str, list[Term]]:
     """The terms of every phase of the run."""
     layout = layout_of(config, shape, device)
     work, decoding = work_of(config, shape, known), decoding_of(config, shape, known, device)
+    if device == "cpu":
+        work = replace(work, joined=joined_tokens(config, shape, known, work.tokens))
     held = resident(shape, layout)
     phases: dict[str, list[Term]]
     if config.method in ("evaluate", "sample"):
@@ -399,6 +419,7 @@ def phases_of(
             proof = replace(work, tokens=both, length=both, masked=True)
             phases["packing proof"] = [*held, *forward_terms(shape, layout, proof)]
     if device == "cpu":
+        phases = {name: [*parts, KERNELS] for name, parts in phases.items()}
         phases["loading"] = loading_terms(config, shape, layout, held)
     return phases
 

@@ -117,6 +117,8 @@ class Work:
     checkpointing: bool = False
     logits: str = "chunk"
     """chunk: ours; full: kept for the whole batch; eighths: torchtune's chunked loss; none."""
+    joined: int = 0
+    """Tokens whose keys and values are copied: each branch with its prompt before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +331,8 @@ def block_bytes(shape: BaseShape, layout: Layout, work: Work) -> int:
     attention = (2 * shape.q_size + 2 * keys) * c + 4 * shape.heads
     feed_forward = (3 if shape.decoder else 1) * shape.intermediate * c
     per_token = norm_bytes(shape, layout) + attention + feed_forward + input_bytes(shape, layout)
-    return work.tokens * per_token
+    # on a processor a branch has keys and values of its own, its prompt before them (`attention`)
+    return work.tokens * per_token + work.joined * 2 * shape.q_size * c
 
 
 def mask_bytes(layout: Layout, work: Work) -> int:
