@@ -39,7 +39,7 @@ def test_rows_become_a_hashed_set_of_which_a_part_is_held_out(
 
 def test_a_plain_file_is_one_document_and_trains(people: People, tmp_path: Path) -> None:
     path = tmp_path / "book.md.gz"
-    path.write_bytes(gzip.compress("# Title\n\nText with\nlines.".encode()))
+    path.write_bytes(gzip.compress(b"# Title\n\nText with\nlines."))
     made = import_text_set(workspace=people.workspace, path=path, name="book")
     assert made.documents.get().text == "# Title\n\nText with\nlines."
     assert (made.n_train, made.n_held_out) == (1, 0)

@@ -17,7 +17,6 @@ class Job(models.Model):
         RUN = "run", "Engine run"
         PUSH_SNAPSHOT = "push_snapshot", "Push a snapshot to the Hub"
         PUSH_MODEL = "push_model", "Push a model to the Hub"
-        MEASURE = "measure", "Measure how far texts are from general ones"
 
     class State(models.TextChoices):
         QUEUED = "queued", "Queued"
