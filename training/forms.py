@@ -137,7 +137,7 @@ class LaunchForm(forms.Form):
             self,
             snapshot=snapshots.order_by("-pk"),
             fresh_prompts=PromptSet.objects.filter(workspace=workspace).order_by("-pk"),
-            reference=versions.exclude(kind=ModelVersion.Kind.REWARD),
+            reference=versions.exclude(kind__in=ModelVersion.SILENT),
             reward_version=versions.filter(kind=ModelVersion.Kind.REWARD),
         )
 

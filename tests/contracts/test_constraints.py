@@ -50,6 +50,8 @@ from training.models import (
     RunEvent,
     RunMetric,
     Sample,
+    TextDocument,
+    TextSet,
 )
 
 Rows = dict[str, models.Model]
@@ -139,12 +141,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "snapshot_row_split": ("snapshot_row", {"digest": "new", "position": 1, "split": "dev"}),
     "version_once_per_workspace": ("version", {}),
     "version_is_a_base_an_adapter_or_a_model": ("version", {"digest": "new", "kind": "policy"}),
+    "text_set_version_once": ("text_set", {}),
+    "text_set_not_empty": ("text_set", {"version": 2, "n_train": 0}),
+    "text_document_position_once": ("text_document", {}),
     "version_state": ("version", {"digest": "new", "state": NOWHERE}),
     "round_number_once": ("round", {}),
     "round_launched_once": ("launched_round", {"number": 3}),
     "round_method": ("round", {"number": 2, "method": "bad"}),
     "round_state": ("round", {"number": 2, "state": NOWHERE}),
     "run_method": ("run", {"folder": "new", "method": NOWHERE}),
+    "run_launched_once": ("launched_run", {"folder": "new"}),
+    "run_of_a_round_reads_its_snapshot": (
+        "launched_run",
+        {"folder": "new", "launch_key": "new", "round": "round", "snapshot": "snapshot"},
+    ),
     "run_event_once": ("run_event", {}),
     "run_metric_once": ("run_metric", {}),
     "calibration_device": ("calibration", {"run": "other_run", "device": NOWHERE}),
@@ -230,11 +240,27 @@ def rows(people: People) -> Rows:
         for folder in ("one", "two")
     )
     job = Job.objects.create(workspace=workspace, kind="run", queue="training", run=run)
+    launched_run = Run.objects.create(
+        workspace=workspace,
+        method="sft",
+        config={},
+        folder="three",
+        version=version,
+        launch_key="once",
+    )
+    text_set = TextSet.objects.create(
+        workspace=workspace, name="texts", sha256="t", n_train=1, n_held_out=0, size_bytes=1
+    )
     launched = copy.copy(turn)
     launched.pk, launched.number, launched.launch_key = None, 2, "once"
     launched.save()
     return {
         "launched_round": launched,
+        "launched_run": launched_run,
+        "text_set": text_set,
+        "text_document": TextDocument.objects.create(
+            text_set=text_set, position=0, text="a", held_out=False
+        ),
         "attempt": make_attempt(job, 1),
         "open_attempt": make_attempt(job, 2, ended_at=None),
         "calibration": RunCalibration.objects.create(

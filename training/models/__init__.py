@@ -5,6 +5,7 @@ from training.models.policies import ModelVersion
 from training.models.rounds import Round
 from training.models.runs import Run, RunCalibration, RunCheckpoint, RunEvent, RunMetric
 from training.models.samples import Sample
+from training.models.text_sets import TextDocument, TextSet
 
 __all__ = [
     "Job",
@@ -18,4 +19,6 @@ __all__ = [
     "RunEvent",
     "RunMetric",
     "Sample",
+    "TextDocument",
+    "TextSet",
 ]

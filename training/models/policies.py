@@ -1,6 +1,8 @@
-"""The registry: bases and the adapters trained on them."""
+"""The registry: bases, the adapters trained on them, and models that were trained whole."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from django.db import models
 from django.utils import timezone
@@ -10,7 +12,10 @@ from rlhf_platform.accounts.models import Workspace
 
 
 class ModelVersion(models.Model):
-    """A base, a base plus ONE adapter, or a whole model. Its digest names the bytes.
+    """A base, a base plus ONE adapter, or a model whose own weights were trained.
+
+    Content-addressed: the digest names the bytes. A whole model is a base of its own: `base` names
+    its folder.
 
     A child's adapter was initialised from its parent's weights, so stock PEFT loads it alone;
     the chain of parents is lineage, not something to load.
@@ -21,6 +26,11 @@ class ModelVersion(models.Model):
         SFT = "sft", "Fine-tuned policy"
         POLICY = "policy", "Aligned policy"
         REWARD = "reward", "Reward model"
+        PRETRAINED = "pretrained", "Pretrained further"
+        CLASSIFIER = "classifier", "Classifier"
+
+    #: Kinds that give scores or labels and write no text.
+    SILENT: ClassVar[tuple[str, ...]] = (Kind.REWARD, Kind.CLASSIFIER)
 
     class State(models.TextChoices):
         CANDIDATE = "candidate", "Candidate"
@@ -31,7 +41,7 @@ class ModelVersion(models.Model):
     project = models.ForeignKey(
         Project, on_delete=models.PROTECT, null=True, blank=True, related_name="versions"
     )
-    kind = models.CharField(max_length=6, choices=Kind.choices)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
     state = models.CharField(max_length=9, choices=State.choices, default=State.CANDIDATE)
     name = models.CharField(max_length=160)
     #: The engine's `base` section: {"source", "revision", "dtype", "quantization", "double_quant"}.
@@ -42,11 +52,11 @@ class ModelVersion(models.Model):
     run = models.OneToOneField(
         "training.Run", on_delete=models.PROTECT, null=True, blank=True, related_name="made"
     )
-    #: Adapter folder relative to RUNS_DIR; empty for a base.
+    #: Adapter folder relative to RUNS_DIR; empty for a base and for a whole model.
     adapter_path = models.CharField(max_length=400, blank=True)
-    #: Of a fully trained one its folder relative to RUNS_DIR; `base` names the same folder then.
+    #: Folder of a whole model relative to RUNS_DIR, which `base` names too; else empty.
     model_path = models.CharField(max_length=400, blank=True)
-    #: SHA-256 over the adapter's or model's files (for a base: over its spec).
+    #: SHA-256 over the files of adapter or model (for a base: over its spec).
     digest = models.CharField(max_length=64)
     metrics = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=timezone.now)
@@ -59,11 +69,17 @@ class ModelVersion(models.Model):
             models.CheckConstraint(
                 condition=models.Q(kind="base", adapter_path="", model_path="", parent__isnull=True)
                 | (
-                    models.Q(kind__in=["sft", "policy", "reward"], model_path="")
+                    models.Q(
+                        kind__in=["sft", "policy", "reward", "pretrained", "classifier"],
+                        model_path="",
+                    )
                     & ~models.Q(adapter_path="")
                 )
                 | (
-                    models.Q(kind__in=["sft", "policy"], adapter_path="") & ~models.Q(model_path="")
+                    models.Q(
+                        kind__in=["sft", "policy", "pretrained", "classifier"], adapter_path=""
+                    )
+                    & ~models.Q(model_path="")
                 ),
                 name="version_is_a_base_an_adapter_or_a_model",
             ),
@@ -75,3 +91,8 @@ class ModelVersion(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def writes(self) -> bool:
+        """Whether it answers prompts."""
+        return self.kind not in self.SILENT

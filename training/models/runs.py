@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from annotate.models import Snapshot
 from rlhf_platform.accounts.models import Workspace
 from training.engine.config import ONLINE_METHODS
 from training.models.rounds import Round
+from training.models.text_sets import TextSet
 
 
 class Run(models.Model):
@@ -24,12 +27,21 @@ class Run(models.Model):
         RLOO = "rloo", "RLOO"
         EVALUATE = "evaluate", "Evaluation"
         SAMPLE = "sample", "Sampling"
+        PRETRAIN = "pretrain", "Continued pretraining"
+        CLASSIFY = "classify", "Classification"
 
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
     round = models.ForeignKey(
         Round, on_delete=models.PROTECT, null=True, blank=True, related_name="runs"
     )
     method = models.CharField(max_length=8, choices=Method.choices)
+    #: What a run outside a round reads; one of a round reads its round's snapshot.
+    snapshot = models.ForeignKey(
+        Snapshot, on_delete=models.PROTECT, null=True, blank=True, related_name="runs"
+    )
+    text_set = models.ForeignKey(
+        TextSet, on_delete=models.PROTECT, null=True, blank=True, related_name="runs"
+    )
     #: Which stage of its round this is (training.services.rounds.STAGES); empty outside a round.
     stage = models.CharField(max_length=20, blank=True)
     #: The engine's config.json, as written to the folder.
@@ -50,10 +62,25 @@ class Run(models.Model):
     )
     #: result.json once it ended.
     result = models.JSONField(null=True, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True
+    )
     created_at = models.DateTimeField(default=timezone.now)
+    #: Of a run outside a round, made before the first try: the same key launches one run.
+    launch_key = models.CharField(max_length=64, blank=True)
 
     class Meta:
         constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "launch_key"],
+                condition=~models.Q(launch_key=""),
+                name="run_launched_once",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(round__isnull=True)
+                | models.Q(snapshot__isnull=True, text_set__isnull=True),
+                name="run_of_a_round_reads_its_snapshot",
+            ),
             models.CheckConstraint(
                 condition=models.Q(
                     method__in=[
@@ -67,14 +94,21 @@ class Run(models.Model):
                         "rloo",
                         "evaluate",
                         "sample",
+                        "pretrain",
+                        "classify",
                     ]
                 ),
                 name="run_method",
-            )
+            ),
         ]
 
     def __str__(self) -> str:
         return f"run {self.pk} ({self.method})"
+
+    @property
+    def rows_of(self) -> Snapshot | None:
+        """The snapshot whose rows it reads; None for a sampling and for raw texts."""
+        return self.round.snapshot if self.round is not None else self.snapshot
 
     @property
     def is_online(self) -> bool:

@@ -14,7 +14,7 @@ from django.conf import settings
 from annotate.export.writers import snapshot_lines
 from annotate.models import PromptSet, SnapshotRow
 from training.engine.config import from_dict, to_dict
-from training.models import Run
+from training.models import Run, TextSet
 from training.services.engine_rows import preference_lines
 
 
@@ -60,8 +60,10 @@ def data_lines(run: Run) -> dict[str, list[str]]:
         return {
             "prompts": [prompt_line(e.prompt) for e in prompt_set.entries.select_related("prompt")]
         }
-    assert run.round is not None  # noqa: S101 - only samplings stand outside a round
-    snapshot = run.round.snapshot
+    if run.text_set is not None:
+        return document_lines(run.text_set)
+    snapshot = run.rows_of
+    assert snapshot is not None  # noqa: S101 - every other run reads a snapshot
     train = snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TRAIN)
     test = list(snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TEST))
     if run.method == Run.Method.SFT:
@@ -77,8 +79,19 @@ def data_lines(run: Run) -> dict[str, list[str]]:
         return {"prompts": asked, "test": test}  # held out for the over-optimisation alarm
     if run.method == Run.Method.EVALUATE:
         return {"test": test}
+    if run.method == Run.Method.CLASSIFY:
+        return {"train": list(train), "test": test}
     ties = run.config.get("reward", {}).get("ties", "skip") != "skip"
     return {"train": preference_lines(snapshot=snapshot, ties=ties), "test": test}
+
+
+def document_lines(text_set: TextSet) -> dict[str, list[str]]:
+    """Documents to train on, and those held out."""
+    lines: dict[str, list[str]] = {"train": [], "test": []}
+    for each in text_set.documents.order_by("position").iterator(chunk_size=500):
+        row = {"id": str(each.position), "title": each.title, "text": each.text}
+        lines["test" if each.held_out else "train"].append(json.dumps(row, ensure_ascii=False))
+    return lines
 
 
 def prompt_line(prompt: Any) -> str:

@@ -173,9 +173,10 @@ def refuse_round(
         raise CannotLaunch(f"unknown sections {', '.join(unknown)}; known: {sorted(SECTIONS)}")
     refuse_shapes(config)
     refuse_tuning(method=method, reference=reference, reward_version=reward_version, config=config)
-    if reference.kind == ModelVersion.Kind.REWARD:
+    if not reference.writes:
         raise CannotLaunch(
-            f"{reference} is a reward model; a policy starts from a base or a policy"
+            f"{reference} is a {reference.get_kind_display().lower()}; "
+            "a policy starts from a base or a policy"
         )
     if reward_version is not None and method == Round.Method.SFT:
         raise CannotLaunch("fine-tuning uses no reward model; leave it out, or choose DPO or PPO")
@@ -297,8 +298,10 @@ def launch_sampling(
         raise CannotLaunch(
             f"{project} collects {project.kind}; answers are compared in another project"
         )
-    if version.kind == ModelVersion.Kind.REWARD:
-        raise CannotLaunch(f"{version} is a reward model; it does not answer prompts")
+    if not version.writes:
+        raise CannotLaunch(
+            f"{version} is a {version.get_kind_display().lower()}; it does not answer prompts"
+        )
     if not prompt_set.entries.exists():
         raise CannotLaunch(f"{prompt_set} holds no prompts; import some with import_prompts")
     refuse_shapes({"config": config or {}})

@@ -74,6 +74,8 @@ STAGES: dict[str, dict[str, Any]] = {
             "beta": 0.05,
         },
     },
+    "pretrain": {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 1}, "row_budget": 512},
+    "classify": {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 3}, "row_budget": 512},
     "evaluate": {"row_budget": 512, "evaluate": {"generate": 8, "max_new_tokens": 40}},
     "sample": {"sample": {"samples_per_prompt": 2, "max_new_tokens": 64, "temperature": 1.0}},
 }

@@ -15,7 +15,7 @@ from training.errors import CannotLaunch, IllegalTransition
 from training.models import Job, ModelVersion, Round, Run
 from training.services import queueing
 from training.services.presets import FULL_LR, LORA, merged
-from training.services.registering import register_version
+from training.services.registering import register_single, register_version
 from training.services.sampling import (
     open_cold_start,
     open_round_comparisons,
@@ -201,8 +201,12 @@ def run_finished(*, run: Run) -> None:
     """
     if run.method == Run.Method.SAMPLE:
         store_samples(run=run)
-    if run.round is None:
+    if run.round is None and run.method == Run.Method.SAMPLE:
         open_cold_start(run=run)
+        return
+    if run.round is None:
+        run.output = register_single(run=run)
+        run.save(update_fields=["output"])
         return
     round = Round.objects.select_for_update().get(pk=run.round.pk)
     made = run.result and (run.result.get("adapter") or run.result.get("model"))

@@ -55,6 +55,6 @@ def version(request: MemberRequest, pk: int) -> HttpResponse:
         "children": found.children.order_by("-pk"),
         "rounds": found.rounds_from_here.select_related("project").order_by("-pk")[:20],
         "form": form,
-        "samples": found.kind != ModelVersion.Kind.REWARD,
+        "samples": found.writes,
     }
     return render(request, "training/version.html", context, status=422 if form.errors else 200)

@@ -1,0 +1,168 @@
+"""One run outside a round: refused before a job exists, launched once, and worked off for real."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotate.models import Project
+from annotate.services.freezing import freeze_snapshot
+from annotate.services.labels import labels_from_text
+from annotate.services.projects import create_project
+from annotate.services.serving import annotator_for
+from annotate.services.texts import import_texts
+from rlhf_platform.accounts.models import Workspace
+from tests.annotate.services.test_labels import say_of
+from tests.engine.tiny import save_tiny
+from tests.factories import make_project
+from tests.people import People
+from tests.training.rows import make_snapshot, make_version
+from training.errors import CannotLaunch, LaunchKeyReused
+from training.models import Job, ModelVersion, Run, TextSet
+from training.services import queueing
+from training.services.executing import execute_run
+from training.services.launching_runs import launch_run
+from training.services.text_sets import Document, store_text_set
+from training.services.versions import base_version
+
+pytestmark = pytest.mark.django_db
+QUICK = {"optim": {"batch_size": 4, "max_steps": 2}}
+
+
+def make_text_set(workspace: Workspace, *, documents: int = 6) -> TextSet:
+    texts = [Document("", f"Words of document {n} go on and on.") for n in range(documents)]
+    return store_text_set(workspace=workspace, documents=texts, name="law")
+
+
+def make_labelled(people: People, folder: Path, *, texts: int = 24) -> Project:
+    project = create_project(
+        workspace=people.workspace, name="Spam", slug="spam", kind="labels",
+        labels=labels_from_text("ham\nspam"),
+    )  # fmt: skip
+    said = {f"message {n}": "spam" if n % 2 else "ham" for n in range(texts)}
+    file = folder / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in said))
+    import_texts(project=project, path=file)
+    say_of(project, annotator_for(user=people.bob, workspace=people.workspace), said)
+    return project
+
+
+def work_off_the_queue() -> None:
+    while (claim := queueing.claim_next(queues=["training", "sampling"])) is not None:
+        execute_run(claim=claim, stopping=threading.Event())
+
+
+def done(run: Run) -> Run:
+    work_off_the_queue()
+    run.refresh_from_db()
+    assert run.job.state == Job.State.SUCCEEDED, run.job.detail
+    return run
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_method_runs_and_registers_what_it_made(people: People, tmp_path: Path) -> None:
+    workspace = people.workspace
+    base = base_version(
+        workspace=workspace, source=str(save_tiny(tmp_path / "tiny")), quantization="none"
+    )
+    law = make_text_set(workspace)
+
+    def launch(method: str, **asked: Any) -> Run:
+        asked = {"version": base, "config": QUICK, **asked}
+        return done(launch_run(workspace=workspace, method=method, **asked))
+
+    read = launch("pretrain", text_set=law)
+    assert read.output is not None
+    assert (read.output.kind, read.output.parent) == (ModelVersion.Kind.PRETRAINED, base)
+    assert "pretrain/domain_perplexity_after" in read.output.metrics
+
+    labelled = freeze_snapshot(project=make_labelled(people, tmp_path), test_fraction=0.3)
+    sorter = launch("classify", snapshot=labelled)
+    assert sorter.output is not None
+    assert (sorter.output.kind, sorter.output.project) == ("classifier", labelled.project)
+    assert sorter.result is not None
+    assert sorter.result["classification"]["labels"] == ["ham", "spam"]
+
+    compared = make_snapshot(make_project(workspace))
+    tuned = launch("sft", snapshot=compared, version=read.output)
+    assert tuned.output is not None
+    assert tuned.output.parent == read.output
+    assert tuned.config["adapter"]["init_from"]
+
+    measured = launch("evaluate", snapshot=compared, version=tuned.output, config={})
+    assert measured.output is None
+    assert measured.result is not None
+    assert "policy" in measured.result["evaluation"]
+
+    # A whole model is a base of its own: the next run starts from its folder.
+    whole = launch("pretrain", text_set=law, tuning="full")
+    assert whole.output is not None
+    assert (whole.output.adapter_path, whole.output.kind) == ("", ModelVersion.Kind.PRETRAINED)
+    after = launch("sft", snapshot=compared, version=whole.output)
+    assert after.config["base"]["source"].endswith("/model")
+    assert after.config["adapter"]["init_from"] is None
+
+
+def test_the_same_key_launches_one_run(people: People) -> None:
+    asked: dict[str, Any] = {
+        "workspace": people.workspace,
+        "method": "pretrain",
+        "version": base_version(workspace=people.workspace),
+        "text_set": make_text_set(people.workspace),
+        "launch_key": "k",
+    }
+    first = launch_run(**asked)
+    assert launch_run(**asked) == first
+    assert (Run.objects.count(), Job.objects.count()) == (1, 1)
+    with pytest.raises(LaunchKeyReused, match=f"run {first.pk}"):
+        launch_run(**asked, config={"seed": 7})
+    assert launch_run(**{**asked, "launch_key": ""}) != first
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"method": "dpo"}, "run in a round"),
+        ({"text_set": None}, "needs a text set"),
+        ({"snapshot": "compared"}, "reads no snapshot"),
+        ({"method": "sft", "text_set": None}, "needs a snapshot"),
+        ({"method": "classify", "text_set": None, "snapshot": "compared"}, "snapshot of labels"),
+        ({"tuning": "half"}, "tuning 'half' is none of lora, qlora, full"),
+        ({"version": "reward"}, "is a reward model"),
+        ({"version": "policy", "tuning": "full"}, "merge it first"),
+        ({"version": "policy", "tuning": "lora"}, "choose tuning qlora"),
+        ({"version": "foreign"}, "another workspace"),
+        ({"config": {"method": "sft"}}, "method is set by the method"),
+        ({"config": {"base": {"source": "/etc"}}}, "dtype and double_quant alone"),
+        ({"config": {"adapter": {"init_from": "/etc"}}}, "init_from is set by the version"),
+        ({"config": {"optim": {"lr": 7}}}, "optim.lr"),
+        ({"config": {"nonsense": 1}}, "unknown fields: nonsense"),
+        ({"method": "evaluate", "text_set": None, "snapshot": "compared"}, "has no adapter"),
+    ],
+)
+def test_what_cannot_be_is_refused(people: People, change: dict[str, Any], words: str) -> None:
+    workspace = people.workspace
+    things: dict[str, Any] = {
+        "compared": make_snapshot(make_project(workspace)),
+        "reward": make_version(workspace, "scores", kind="reward"),
+        "policy": make_version(workspace, "answers", kind="policy"),
+        "foreign": base_version(workspace=people.elsewhere),
+    }
+    named = {
+        name: things[value] if isinstance(value, str) and value in things else value
+        for name, value in change.items()
+    }
+    asked: dict[str, Any] = {
+        "workspace": workspace,
+        "method": "pretrain",
+        "version": base_version(workspace=workspace),
+        "text_set": make_text_set(workspace),
+        **named,
+    }
+    with pytest.raises(CannotLaunch, match=words):
+        launch_run(**asked)
+    assert not Job.objects.exists()

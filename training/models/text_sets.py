@@ -1,0 +1,57 @@
+"""Raw documents: what continued pretraining reads, and what is looked up."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from rlhf_platform.accounts.models import Workspace
+
+
+class TextSet(models.Model):
+    """A named, versioned list of documents; a changed list is a new version, never an edit."""
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="text_sets")
+    name = models.SlugField(max_length=50)
+    version = models.PositiveIntegerField(default=1)
+    #: SHA-256 over a line for each document in order: the hash of its canonical JSON, its split.
+    sha256 = models.CharField(max_length=64)
+    n_train = models.PositiveIntegerField()
+    #: Documents that are never trained on: what was learnt is measured on them.
+    n_held_out = models.PositiveIntegerField()
+    #: UTF-8 bytes of all texts together.
+    size_bytes = models.PositiveBigIntegerField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name = "text set"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "name", "version"], name="text_set_version_once"
+            ),
+            models.CheckConstraint(condition=models.Q(n_train__gte=1), name="text_set_not_empty"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version}"
+
+
+class TextDocument(models.Model):
+    """One document of a set."""
+
+    text_set = models.ForeignKey(TextSet, on_delete=models.CASCADE, related_name="documents")
+    position = models.PositiveIntegerField()
+    title = models.CharField(max_length=300, blank=True)
+    text = models.TextField()
+    held_out = models.BooleanField()
+
+    class Meta:
+        ordering = ("position",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["text_set", "position"], name="text_document_position_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.title or f"document {self.position + 1}"
