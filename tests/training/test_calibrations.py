@@ -13,7 +13,7 @@ from tests.people import People
 from tests.training.rows import make_round, make_run
 from training.engine.config import from_dict, to_dict
 from training.engine.planner import Lengths, plan
-from training.engine.planner_shapes import DEMO, shape_of
+from training.engine.planner_shapes import packaged_shape
 from training.models import Run, RunCalibration, RunEvent
 from training.selectors.calibrations import memory_factor
 from training.services.calibrating import MIB, record_calibration
@@ -23,7 +23,7 @@ LENGTHS = {"longest": 300, "mean": 200.0, "prompt": 100, "row": 600, "rows": 40}
 
 
 def planned_mb(device: str = "cpu") -> float:
-    found = plan(from_dict(CONFIG), shape_of(DEMO), None, lengths=Lengths(**LENGTHS), device=device)
+    found = plan(from_dict(CONFIG), packaged_shape("demo"), None, lengths=Lengths(**LENGTHS), device=device)
     return found.total_bytes / MIB
 
 

@@ -136,7 +136,7 @@ def test_progress_is_cheap_to_poll(world: World, django_assert_num_queries: Any)
     )  # fmt: skip
     rita, place = world.rita, f"/rounds/{world.round.pk}/progress"
     rita.get(place)
-    with django_assert_num_queries(5):  # token, membership, round, run, event
+    with django_assert_num_queries(4):  # token with membership, round, run, event
         assert rita.get(place).json() == {
             "state": "training_reward", "stage": "reward", "step": 3, "total_steps": 9,
             "over": False,
@@ -214,9 +214,9 @@ def test_lists_and_rounds_cost_the_same_queries_however_long(
                 project=world.project, snapshot=world.snapshot, method="sft",
                 reference=world.base, fresh_prompts=world.prompt_set,
             )  # fmt: skip
-        with django_assert_num_queries(4):
+        with django_assert_num_queries(3):
             assert rita.get("/rounds").json()["count"] == wanted
-        with django_assert_num_queries(7):  # token, membership, round, runs, jobs, opened, alarms
+        with django_assert_num_queries(6):  # token with membership, round, runs, jobs, opened, alarms
             rita.get(f"/rounds/{world.round.pk}")
 
 

@@ -59,7 +59,7 @@ def test_metrics_come_as_series(world: World, django_assert_num_queries: Any) ->
         world.run.metrics.create(name=name, step=step, value=value, attempt=1)
     rita, place = world.rita, f"/runs/{world.run.pk}/metrics"
     rita.get(place)
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(3):
         found = rita.get(place).json()["results"]
     assert [series["name"] for series in found] == ["loss/train", "other"]
     assert found[0]["points"] == [{"step": 1, "value": 0.7}, {"step": 2, "value": 0.5}]

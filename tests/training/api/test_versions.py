@@ -74,5 +74,5 @@ def test_a_list_costs_the_same_queries_however_long(
                 workspace=world.people.workspace, kind="base", name="b", base={},
                 digest=str(number), project=world.project,
             )  # fmt: skip
-        with django_assert_num_queries(4):
+        with django_assert_num_queries(3):
             assert rita.get("/versions").json()["count"] == wanted
