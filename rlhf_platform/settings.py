@@ -184,6 +184,7 @@ SPECTACULAR_SETTINGS = {
         "ProjectKind": "annotate.models.Project.Kind",
         "QuestionWhether": "annotate.services.questions.WHETHER",
         "AnswerSide": "annotate.services.questions.SIDES",
+        "FlagKind": "annotate.models.Flag.Kind",
         "ProjectState": "annotate.models.Project.State",
         "PromptSetUse": "annotate.models.PromptSet.Use",
         "RoundState": "training.models.Round.State",

@@ -326,7 +326,7 @@ def test_what_is_no_reward_model_is_refused(words: Path, tmp_path: Path) -> None
         str(words): "no weights for score.weight",
         str(save_classifier(words, tmp_path / "two", labels=2)): "2 numbers instead of a score",
         str(silent): "no chat template",
-        "demo": "a language model",
+        "demo": "no reward model: it is a model that comes with the engine",
     }
     for number, (source, said) in enumerate(cases.items()):
         config = asked(words, reward_model=source)

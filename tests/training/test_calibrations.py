@@ -23,7 +23,9 @@ LENGTHS = {"longest": 300, "mean": 200.0, "prompt": 100, "row": 600, "rows": 40}
 
 
 def planned_mb(device: str = "cpu") -> float:
-    found = plan(from_dict(CONFIG), packaged_shape("demo"), None, lengths=Lengths(**LENGTHS), device=device)
+    found = plan(
+        from_dict(CONFIG), packaged_shape("demo"), None, lengths=Lengths(**LENGTHS), device=device
+    )
     return found.total_bytes / MIB
 
 

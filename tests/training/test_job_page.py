@@ -104,7 +104,7 @@ def test_too_little_memory_comes_with_settings_to_paste(people: People, client: 
         assert json.loads(settings.replace("&quot;", '"')) == {
             "policy": {"optim": {"lr": 1e-5}, "gradient_checkpointing": True, "row_budget": 256}
         }
-        assert "--set policy.gradient_checkpointing=true --set policy.row_budget=256" in page
+        assert "--set policy.row_budget=256 --set policy.gradient_checkpointing=true" in page
         assert "everything at once" in page
 
 

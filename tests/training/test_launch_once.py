@@ -174,7 +174,7 @@ def test_a_form_that_launched_something_else_asks_once_more(
         ('{"policy": {"adapter": {"r": 8}}}', "policy: adapter is one for the whole round"),
         ('{"reward": {"seed": 1}}', "reward: seed is one for the whole round"),
         ('{"policy": {"threads": 8}}', "policy: threads is set by the round itself"),
-        ('{"policy": {"tuning": "full"}}', "policy: tuning &#x27;full&#x27; is not for rounds"),
+        ('{"policy": {"tuning": "full"}}', "policy: tuning is one for the whole round"),
     ],
 )
 def test_settings_that_cannot_be_are_named(

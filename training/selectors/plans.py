@@ -228,7 +228,7 @@ def round_plans(
                 device_bytes=device_bytes,
                 lengths=Lengths(rows=round.snapshot.n_train),
                 factor=memory_factor(
-                    workspace=round.workspace, method=config.method, device=device
+                    workspace=round.project.workspace, method=config.method, device=device
                 ),
             )
         )

@@ -216,7 +216,9 @@ def test_lists_and_rounds_cost_the_same_queries_however_long(
             )  # fmt: skip
         with django_assert_num_queries(3):
             assert rita.get("/rounds").json()["count"] == wanted
-        with django_assert_num_queries(6):  # token with membership, round, runs, jobs, opened, alarms
+        with django_assert_num_queries(
+            6
+        ):  # token with membership, round, runs, jobs, opened, alarms
             rita.get(f"/rounds/{world.round.pk}")
 
 
