@@ -4,6 +4,7 @@ from annotate.models.assignments import Assignment
 from annotate.models.comparisons import Comparison, Response, ResponseOrigin
 from annotate.models.judges import Calibration, JudgeVersion, MachineJudgment
 from annotate.models.judgments import Answer, Judgment
+from annotate.models.participation import Participation, Report
 from annotate.models.preferences import Aggregation, Preference
 from annotate.models.projects import Annotator, Guideline, Project
 from annotate.models.prompts import Prompt, PromptSet, PromptSetEntry
@@ -20,11 +21,13 @@ __all__ = [
     "JudgeVersion",
     "Judgment",
     "MachineJudgment",
+    "Participation",
     "Preference",
     "Project",
     "Prompt",
     "PromptSet",
     "PromptSetEntry",
+    "Report",
     "Response",
     "ResponseOrigin",
     "Snapshot",

@@ -30,6 +30,8 @@ class Assignment(models.Model):
     state = models.CharField(max_length=8, choices=State.choices, default=State.LEASED)
     #: True when response B is shown on the left.
     swapped = models.BooleanField()
+    #: What is left of this person's shuffled block of sides: s swapped, n not.
+    sides_ahead = models.CharField(max_length=7, blank=True)
     guideline = models.ForeignKey(Guideline, on_delete=models.PROTECT, null=True)
     #: Which version of the judging screen showed it.
     screen_version = models.PositiveSmallIntegerField(default=1)
@@ -55,6 +57,7 @@ class Assignment(models.Model):
                 name="assignment_live_leases",
             ),
             models.Index(fields=["annotator", "state"], name="assignment_of_annotator"),
+            models.Index(fields=["annotator", "-id"], name="assignment_newest_of_annotator"),
         ]
 
     def __str__(self) -> str:

@@ -13,6 +13,7 @@ from annotate.errors import AnnotateError, OverlapInUse, SlugTaken
 from annotate.formats.canonical import text_problem
 from annotate.models import Assignment, Comparison, Guideline, Judgment, Project
 from annotate.services.labels import Label, checked_labels
+from annotate.services.searching import search_from_start
 from rlhf_platform.accounts.models import User, Workspace
 
 SLUG = re.compile(r"[-a-zA-Z0-9_]{1,50}")
@@ -180,6 +181,7 @@ def change_overlap(project: Project, overlap: int) -> None:
     Comparison.objects.filter(project=project).update(
         slots=Greatest(Value(0), Value(overlap) - count_of(held) - count_of(imported))
     )
+    search_from_start(project)
 
 
 def count_of(rows: QuerySet[Assignment] | QuerySet[Judgment]) -> Coalesce:

@@ -7,8 +7,6 @@ requests that would end it, one finds it ended. On SQLite every write is an IMME
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +16,9 @@ from django.db.models import (
     Exists,
     ExpressionWrapper,
     F,
+    FilteredRelation,
     OuterRef,
+    Q,
     QuerySet,
     Subquery,
 )
@@ -28,6 +28,15 @@ from django.db.models.lookups import IsNull
 from annotate.errors import LeaseLost, ProjectClosed
 from annotate.models import Annotator, Assignment, Comparison, Guideline, Judgment, Project
 from annotate.models.comparisons import ResponseOrigin
+from annotate.services.limits import refuse_entry, refuse_more
+from annotate.services.searching import (
+    PART_COLUMNS,
+    place_of,
+    remember_place,
+    search_again_for,
+    stretches,
+)
+from annotate.services.sides import draw_side
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
 
@@ -88,6 +97,7 @@ def release(*, assignment_id: int, comparison_id: int, to: str, overdue: bool = 
     if not lease.update(state=to):
         return False
     Comparison.objects.filter(pk=comparison_id).update(slots=F("slots") + 1)
+    search_again_for(comparison_id)
     return True
 
 
@@ -136,7 +146,9 @@ def open_for(
     if writes and annotator.user_id is not None:
         own = ResponseOrigin.objects.filter(author=annotator.user_id)
         reasons += [own.filter(response=OuterRef(side)) for side in ("response_a", "response_b")]
-    open_ones = Comparison.objects.filter(project=project, slots__gt=0)
+    open_ones = Comparison.objects.filter(
+        Q(reserved_for=None) | Q(reserved_for=annotator), project=project, slots__gt=0
+    )
     for reason in reasons:
         open_ones = open_ones.filter(IsNull(Subquery(reason.values("pk")[:1]), True))
     return open_ones.order_by(F("priority").desc(), "random_key")
@@ -145,16 +157,19 @@ def open_for(
 def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | None:
     """What to judge next: the live lease, or a new one, or None when nothing is left for them.
 
-    Raises ProjectClosed for a paused or closed project.
+    Raises ProjectClosed for a paused or closed project, and its kinds for whoever may not judge in
+    it, has to consent first, or has judged enough.
     """
     check_open(project, annotator)
     while True:
         with transaction.atomic():
             look = look_up(project=project, annotator=annotator)
+            refuse_entry(project=project, annotator=annotator, part=look)
             if look.held:
                 return live_assignment(project=project, annotator=annotator)
             if not look.overdue:
-                return take_lease(project=project, annotator=annotator, writes=look.writes)
+                refuse_more(project=project, annotator=annotator, part=look)
+                return take_lease(project=project, annotator=annotator, look=look)
         # Apart: whoever holds the person must not wait for somebody else's assignment.
         expire_leases(project=project)
 
@@ -166,45 +181,40 @@ def check_open(project: Project, annotator: Annotator) -> None:
         raise ProjectClosed(f"{project} is {project.get_state_display().lower()} at the moment")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What one statement tells of a person and their queue, while it takes the person's lock."""
+def look_up(*, project: Project, annotator: Annotator) -> Any:
+    """Lock the person and look, in one statement within a transaction.
 
-    #: Whether they hold a live lease in the project.
-    held: bool
-    #: Whether a lease of their workspace is overdue.
-    overdue: bool
-    #: Whether any response is theirs.
-    writes: bool
-
-
-def look_up(*, project: Project, annotator: Annotator) -> Look:
-    """Lock the person and look. Within a transaction.
-
-    What it tells may be as old as the wait for the lock; `take_lease` looks at leases again.
+    Gives a row with `held` (a live lease in the project), `overdue` (a lease of the workspace is),
+    `writes` (any response is theirs), and their participation's columns. What it tells may be as
+    old as the wait for the lock; `take_lease` looks at leases again.
     """
-    # Any: the annotations are not fields of the model.
-    person: Any = (
+    return (
         locked_person(annotator)
+        .annotate(
+            part=FilteredRelation("participations", condition=Q(participations__project=project))
+        )
         .annotate(
             held=Exists(leases_of(project=project, annotator=annotator)),
             overdue=Exists(overdue_leases(project)),
             writes=Exists(ResponseOrigin.objects.filter(author=OuterRef("user"))),
+            **PART_COLUMNS,
         )
         .get()
     )
-    return Look(held=person.held, overdue=person.overdue, writes=person.writes)
 
 
-def take_lease(*, project: Project, annotator: Annotator, writes: bool = True) -> Assignment | None:
+def take_lease(*, project: Project, annotator: Annotator, look: Any) -> Assignment | None:
     """A lease of the first open comparison, or the one that a parallel request has just taken.
 
-    Within a transaction that holds the person's lock. `writes`: whether any response is theirs.
+    Within a transaction that holds the person's lock; look: what `look_up` gave.
     """
-    free = open_for(project=project, annotator=annotator, writes=writes)
+    free = open_for(project=project, annotator=annotator, writes=look.writes)
     free = free.filter(~Exists(leases_of(project=project, annotator=annotator)))
-    taken = lease_first(free, project=project, annotator=annotator)
-    return taken or live_assignment(project=project, annotator=annotator)
+    for stretch in stretches(free, place_of(look)):
+        taken = lease_first(stretch, project=project, annotator=annotator)
+        if taken is not None:
+            return taken
+    return live_assignment(project=project, annotator=annotator)
 
 
 def lease_first(
@@ -212,21 +222,27 @@ def lease_first(
 ) -> Assignment | None:
     """A lease of the first candidate with a free place; the transaction holds the person's lock."""
     newest = Guideline.objects.filter(project=project).order_by("-version")
+    before = Assignment.objects.filter(annotator=annotator).order_by("-pk")
     # Any: the annotations are not fields of the model.
     comparison: Any = first_free(
         candidates.annotate(
-            lease_ends=lease_end(project), guideline_now=Subquery(newest.values("pk")[:1])
+            lease_ends=lease_end(project),
+            guideline_now=Subquery(newest.values("pk")[:1]),
+            sides_ahead=Subquery(before.values("sides_ahead")[:1]),
         ).select_related("prompt", "response_a", "response_b")
     )
     if comparison is None:
         return None
     comparison.project = project
     Comparison.objects.filter(pk=comparison.pk).update(slots=F("slots") - 1)
+    remember_place(annotator=annotator, comparison=comparison)
+    swapped, ahead = draw_side(comparison.sides_ahead or "")
     return Assignment.objects.create(
         workspace_id=project.workspace_id,
         comparison=comparison,
         annotator=annotator,
-        swapped=bool(secrets.randbits(1)),
+        swapped=swapped,
+        sides_ahead=ahead,
         guideline_id=comparison.guideline_now,
         expires_at=comparison.lease_ends,
     )
