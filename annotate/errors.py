@@ -68,6 +68,18 @@ class ProjectClosed(AnnotateError):
     """Raised when a project is paused or closed and takes no judgments."""
 
 
+class NotNamed(ProjectClosed):
+    """Raised when a project is for other people, or about what this person asked not to see."""
+
+
+class ConsentMissing(ProjectClosed):
+    """Raised when a person has not accepted what a project asks before it shows anything."""
+
+
+class LimitReached(ProjectClosed):
+    """Raised when a person has judged as much as they may, in all or today."""
+
+
 class HubRefused(AnnotateError):
     """Raised when a push cannot be done as asked (name, token, rights); trying again is no use."""
 

@@ -5,6 +5,7 @@ from annotate.models.comparisons import Candidate, Comparison, Response, Respons
 from annotate.models.flags import Flag
 from annotate.models.judges import Calibration, JudgeVersion, MachineJudgment
 from annotate.models.judgments import Answer, Judgment
+from annotate.models.participation import Participation, Report
 from annotate.models.preferences import Aggregation, Preference
 from annotate.models.projects import Annotator, Guideline, Project
 from annotate.models.prompts import Prompt, PromptSet, PromptSetEntry
@@ -23,11 +24,13 @@ __all__ = [
     "JudgeVersion",
     "Judgment",
     "MachineJudgment",
+    "Participation",
     "Preference",
     "Project",
     "Prompt",
     "PromptSet",
     "PromptSetEntry",
+    "Report",
     "Response",
     "ResponseOrigin",
     "Snapshot",

@@ -39,6 +39,8 @@ class Assignment(models.Model):
     swapped = models.BooleanField()
     #: Of a ranking: the stored positions of its candidates in the order shown; empty otherwise.
     order = models.JSONField(default=list)
+    #: What is left of this person's shuffled block of sides: s swapped, n not.
+    sides_ahead = models.CharField(max_length=7, blank=True)
     guideline = models.ForeignKey(Guideline, on_delete=models.PROTECT, null=True)
     #: Which version of the judging screen showed it.
     screen_version = models.PositiveSmallIntegerField(default=1)
@@ -77,6 +79,7 @@ class Assignment(models.Model):
                 name="assignment_live_leases",
             ),
             models.Index(fields=["annotator", "state"], name="assignment_of_annotator"),
+            models.Index(fields=["annotator", "-id"], name="assignment_newest_of_annotator"),
         ]
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from annotate.models.projects import Project
+from annotate.models.projects import Annotator, Project
 from annotate.models.prompts import Prompt
 from rlhf_platform.accounts.models import Workspace
 
@@ -112,6 +112,10 @@ class Comparison(models.Model):
     priority = models.SmallIntegerField(default=0)
     random_key = models.BigIntegerField(default=random_key)
     slots = models.PositiveSmallIntegerField()
+    #: The only person who may judge it; null for everybody.
+    reserved_for = models.ForeignKey(
+        Annotator, on_delete=models.SET_NULL, null=True, blank=True, related_name="reserved"
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

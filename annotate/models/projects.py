@@ -36,6 +36,30 @@ class Project(models.Model):
     allow_both_bad = models.BooleanField(default=True)
     #: Seconds an annotator keeps a comparison before it is offered to someone else.
     lease_s = models.PositiveIntegerField(default=900)
+    #: Only people who are named for it judge here.
+    restricted = models.BooleanField(default=False)
+    #: The most judgments of one person, in all and per day (UTC); null for no limit.
+    quota = models.PositiveIntegerField(null=True, blank=True)
+    daily_limit = models.PositiveIntegerField(null=True, blank=True)
+    #: Judgments a day that a person sets out to make; shown, never enforced.
+    daily_goal = models.PositiveIntegerField(null=True, blank=True)
+    #: Percent of servings that ask a person's own earlier comparison again, sides swapped.
+    repeat_percent = models.PositiveSmallIntegerField(default=0)
+    #: Hours for which a person may revise a judgment; 0 for never.
+    revise_window_h = models.PositiveIntegerField(default=24)
+    #: Whether people see how often others agree with them.
+    unblinded = models.BooleanField(default=False)
+    #: What may hurt to read, shown before anything else; and what the project is about, by the
+    #: names that people may opt out of.
+    content_warning = models.TextField(blank=True)
+    topics = models.JSONField(default=list, blank=True)
+    #: What a person agrees to before anything is shown; another text is the next version.
+    consent_text = models.TextField(blank=True)
+    consent_version = models.PositiveIntegerField(default=1)
+    #: Whether texts are blurred until they are clicked.
+    blur = models.BooleanField(default=False)
+    #: Minutes of judging after which a break is proposed; null for never.
+    break_minutes = models.PositiveIntegerField(null=True, blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True
     )
@@ -50,6 +74,9 @@ class Project(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(lease_s__gte=10), name="project_lease_at_least_10_s"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(repeat_percent__lte=50), name="project_repeats_half_at_most"
             ),
             models.CheckConstraint(
                 condition=models.Q(state__in=["open", "paused", "closed"]), name="project_state"
@@ -118,6 +145,8 @@ class Annotator(models.Model):
     #: For imported people and models: the name their source gives them, e.g. "pandalm:annotator1".
     external_name = models.CharField(max_length=200, blank=True)
     pseudonym_key = models.CharField(max_length=64, default=new_pseudonym_key)
+    #: Topics of projects they would rather not read about; such projects show them nothing.
+    avoids = models.JSONField(default=list, blank=True)
 
     class Meta:
         constraints = [

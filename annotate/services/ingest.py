@@ -38,6 +38,7 @@ from annotate.models import (
 from annotate.services.answers import CHUNK, chunks, gather_answers, store_judgments, take_slots
 from annotate.services.labels import require_kind
 from annotate.services.projects import check_slug
+from annotate.services.searching import search_from_start
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
 
@@ -216,6 +217,8 @@ def store_comparisons(
         ignore_conflicts=True,
         batch_size=CHUNK,
     )
+    if len(existing) < len(wanted):
+        search_from_start(project)
     found = {}
     for part in chunks(list(wanted)):
         for comparison in Comparison.objects.filter(project=project, digest__in=part):

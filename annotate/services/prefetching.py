@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 
 from annotate.errors import LeaseLost
 from annotate.models import Annotator, Assignment, Comparison, Judgment, Project
+from annotate.services.limits import refuse_entry
 from annotate.services.serving import (
     ON_SCREEN,
     check_open,
@@ -20,6 +21,7 @@ from annotate.services.serving import (
     lease_first,
     leases_of,
     lock_person,
+    look_up,
     open_for,
 )
 
@@ -54,10 +56,13 @@ def lease_ahead(*, project: Project, annotator: Annotator) -> list[Assignment]:
     check_open(project, annotator)
     expire_leases(project=project)
     with transaction.atomic():
-        lock_person(annotator)
+        look = look_up(project=project, annotator=annotator)
+        refuse_entry(project=project, annotator=annotator, part=look)
         mine = unshown_of(project=project, annotator=annotator)
         held = list(mine.select_related(*ON_SCREEN).order_by("leased_at", "pk"))
-        wanted = allowed_ahead(project, held=len(held))
+        # Where people may judge only so many, each is served when it is asked for.
+        limited = {look.quota, project.quota, project.daily_limit} != {None}
+        wanted = 0 if limited else allowed_ahead(project, held=len(held))
         if wanted and held:
             kept = [assignment.pk for assignment in held[:wanted]]
             Assignment.objects.filter(pk__in=kept).update(expires_at=from_now(UNSHOWN_S))

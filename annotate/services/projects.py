@@ -15,6 +15,7 @@ from annotate.formats.canonical import text_problem
 from annotate.models import Assignment, Guideline, Judgment, Project
 from annotate.services.labels import Label, checked_labels, current_labels
 from annotate.services.questions import SCREEN_ANSWERS, checked_form
+from annotate.services.searching import search_from_start
 from rlhf_platform.accounts.models import User, Workspace
 
 SLUG = re.compile(r"[-a-zA-Z0-9_]{1,50}")
@@ -194,6 +195,7 @@ def change_overlap(project: Project, overlap: int) -> None:
             f"leases than that already (up to {most}); {most} or more is possible"
         )
     queued.update(slots=Greatest(Value(0), Value(overlap) - count_of(held) - count_of(imported)))
+    search_from_start(project)
 
 
 def count_of(rows: QuerySet[Assignment] | QuerySet[Judgment]) -> Coalesce:

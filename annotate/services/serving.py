@@ -8,7 +8,6 @@ requests that would end it, one finds it ended. On SQLite every write is an IMME
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +17,9 @@ from django.db.models import (
     Exists,
     ExpressionWrapper,
     F,
+    FilteredRelation,
     OuterRef,
+    Q,
     QuerySet,
     Subquery,
 )
@@ -38,6 +39,15 @@ from annotate.models import (
     Project,
 )
 from annotate.models.comparisons import ResponseOrigin
+from annotate.services.limits import refuse_entry, refuse_more
+from annotate.services.searching import (
+    PART_COLUMNS,
+    place_of,
+    remember_place,
+    search_again_for,
+    stretches,
+)
+from annotate.services.sides import draw_side
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
 
@@ -105,6 +115,7 @@ def release(*, assignment_id: int, comparison_id: int, to: str, overdue: bool = 
     if not lease.update(state=to):
         return False
     Comparison.objects.filter(pk=comparison_id).update(slots=F("slots") + 1)
+    search_again_for(comparison_id)
     return True
 
 
@@ -156,7 +167,9 @@ def open_for(
         if project.kind == Project.Kind.RANKINGS:
             ranked = Candidate.objects.filter(comparison=OuterRef("pk"))
             reasons.append(ranked.filter(response__origins__author=annotator.user_id))
-    open_ones = Comparison.objects.filter(project=project, slots__gt=0)
+    open_ones = Comparison.objects.filter(
+        Q(reserved_for=None) | Q(reserved_for=annotator), project=project, slots__gt=0
+    )
     for reason in reasons:
         open_ones = open_ones.filter(IsNull(Subquery(reason.values("pk")[:1]), True))
     return open_ones.order_by(F("priority").desc(), "random_key")
@@ -165,16 +178,19 @@ def open_for(
 def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | None:
     """What to judge next: the live lease, or a new one, or None when nothing is left for them.
 
-    Raises ProjectClosed for a paused or closed project.
+    Raises ProjectClosed for a paused or closed project, and its kinds for whoever may not judge in
+    it, has to consent first, or has judged enough.
     """
     check_open(project, annotator)
     while True:
         with transaction.atomic():
             look = look_up(project=project, annotator=annotator)
+            refuse_entry(project=project, annotator=annotator, part=look)
             if look.held:
                 return on_screen(live_assignment(project=project, annotator=annotator), project)
             if not look.overdue:
-                return take_lease(project=project, annotator=annotator, writes=look.writes)
+                refuse_more(project=project, annotator=annotator, part=look)
+                return take_lease(project=project, annotator=annotator, look=look)
         # Apart: whoever holds the person must not wait for somebody else's assignment.
         expire_leases(project=project)
 
@@ -196,46 +212,39 @@ def on_screen(assignment: Assignment | None, project: Project) -> Assignment | N
     return assignment
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What one statement tells of a person and their queue, while it takes the person's lock."""
+def look_up(*, project: Project, annotator: Annotator) -> Any:
+    """Lock the person and look, in one statement within a transaction.
 
-    #: Whether they hold a live lease in the project.
-    held: bool
-    #: Whether a lease of their workspace is overdue.
-    overdue: bool
-    #: Whether any response is theirs.
-    writes: bool
-
-
-def look_up(*, project: Project, annotator: Annotator) -> Look:
-    """Lock the person and look. Within a transaction.
-
-    What it tells may be as old as the wait for the lock; `take_lease` looks at leases again.
+    Gives a row with `held` (a live lease in the project), `overdue` (a lease of the workspace is),
+    `writes` (any response is theirs), and their participation's columns. What it tells may be as
+    old as the wait for the lock; `take_lease` looks at leases again.
     """
-    # Any: the annotations are not fields of the model.
-    person: Any = (
+    return (
         locked_person(annotator)
+        .annotate(
+            part=FilteredRelation("participations", condition=Q(participations__project=project))
+        )
         .annotate(
             held=Exists(leases_of(project=project, annotator=annotator)),
             overdue=Exists(overdue_leases(project)),
             writes=Exists(ResponseOrigin.objects.filter(author=OuterRef("user"))),
+            **PART_COLUMNS,
         )
         .get()
     )
-    return Look(held=person.held, overdue=person.overdue, writes=person.writes)
 
 
-def take_lease(*, project: Project, annotator: Annotator, writes: bool = True) -> Assignment | None:
+def take_lease(*, project: Project, annotator: Annotator, look: Any) -> Assignment | None:
     """A lease of the first open comparison, or the one that a parallel request has just taken.
 
-    Within a transaction that holds the person's lock. `writes`: whether any response is theirs.
+    Within a transaction that holds the person's lock; look: what `look_up` gave.
     """
-    free = open_for(project=project, annotator=annotator, writes=writes)
+    free = open_for(project=project, annotator=annotator, writes=look.writes)
     free = free.filter(~Exists(leases_of(project=project, annotator=annotator)))
-    taken = lease_first(free, project=project, annotator=annotator)
-    if taken is not None:
-        return taken
+    for stretch in stretches(free, place_of(look)):
+        taken = lease_first(stretch, project=project, annotator=annotator)
+        if taken is not None:
+            return taken
     return on_screen(live_assignment(project=project, annotator=annotator), project)
 
 
@@ -251,10 +260,12 @@ def lease_first(
     With `ahead_s` it is not shown yet and lives that many seconds.
     """
     newest = Guideline.objects.filter(project=project).order_by("-version")
+    before = Assignment.objects.filter(annotator=annotator).order_by("-pk")
     # Any: the annotations are not fields of the model.
     comparison: Any = first_free(
         candidates.annotate(
             lease_ends=from_now(project.lease_s if ahead_s is None else ahead_s),
+            sides_ahead=Subquery(before.values("sides_ahead")[:1]),
             **{
                 f"guideline_{name}": Subquery(newest.values(name)[:1]) for name in GUIDELINE_COLUMNS
             },
@@ -268,11 +279,14 @@ def lease_first(
     if project.kind == Project.Kind.RANKINGS:
         order = list(comparison.candidates.values_list("position", flat=True))
         secrets.SystemRandom().shuffle(order)
+    remember_place(annotator=annotator, comparison=comparison)
+    swapped, ahead = draw_side(comparison.sides_ahead or "")
     return Assignment.objects.create(
         workspace_id=project.workspace_id,
         comparison=comparison,
         annotator=annotator,
-        swapped=bool(secrets.randbits(1)),
+        swapped=swapped,
+        sides_ahead=ahead,
         order=order,
         guideline=guideline_of(comparison),
         expires_at=comparison.lease_ends,
