@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from annotate.views import comparisons, judging, projects, prompts, snapshots
+from annotate.views import comparisons, judging, my_work, people, projects, prompts, snapshots
 
 urlpatterns = [
     path("", judging.home, name="home"),
@@ -14,10 +14,18 @@ urlpatterns = [
     path("judge/<slug:slug>/flag", judging.flag, name="flag"),
     path("judge/<slug:slug>/ahead/", judging.ahead, name="ahead"),
     path("judge/<slug:slug>/shown/", judging.shown, name="shown"),
+    path("judge/<slug:slug>/consent", people.consent, name="consent"),
+    path("judge/<slug:slug>/report", people.report, name="report_to_admins"),
     path("judge/<slug:slug>/guidelines/", judging.guidelines, name="guidelines"),
+    path("my-work/", my_work.my_work, name="my_work"),
+    path("my-work/hours.csv", my_work.my_hours, name="my_hours"),
+    path("my-work/topics", my_work.avoid, name="avoid_topics"),
+    path("my-work/<int:pk>/", my_work.revise, name="revise"),
     path("projects/", projects.projects, name="projects"),
     path("projects/<slug:slug>/", projects.project, name="project"),
     path("projects/<slug:slug>/settings", projects.settings, name="project_settings"),
+    path("projects/<slug:slug>/people", people.terms, name="project_terms"),
+    path("projects/<slug:slug>/reports/<int:pk>/", people.settle, name="settle_report"),
     path("projects/<slug:slug>/import", projects.import_file, name="import_comparisons"),
     path("projects/<slug:slug>/comparisons/", comparisons.comparisons, name="comparisons"),
     path("projects/<slug:slug>/comparisons/<int:pk>/", comparisons.comparison, name="comparison"),

@@ -11,6 +11,7 @@ from training.views import (
     publishing,
     rounds,
     runs,
+    single,
     versions,
 )
 
@@ -18,6 +19,7 @@ urlpatterns = [
     path("overview/", overview.overview, name="overview"),
     path("rounds/", rounds.rounds, name="rounds"),
     path("plan/", plans.plan, name="plan"),
+    path("advise/", single.advice, name="advise"),
     path("help/", help.help_contents, name="help"),
     path("help/<path:path>", help.help_page, name="help_page"),
     path("rounds/plan", plans.round_plan_panel, name="round_plan_panel"),
@@ -29,6 +31,7 @@ urlpatterns = [
         rounds.decide,
         name="decide",
     ),
+    path("runs/new/", single.new_run, name="run_new"),
     path("runs/<int:pk>/", runs.run, name="run"),
     path("models/", versions.versions, name="versions"),
     path("models/<int:pk>/", versions.version, name="version"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from annotate.api import flags, imports, labels, projects, prompts, queue, snapshots
+from annotate.api import flags, imports, labels, people, projects, prompts, queue, snapshots
 
 api_urlpatterns = [
     path("projects", projects.Projects.as_view()),
@@ -16,6 +16,7 @@ api_urlpatterns = [
     path("projects/<slug:slug>/labels", labels.Labels.as_view()),
     path("projects/<slug:slug>/next", queue.Next.as_view()),
     path("projects/<slug:slug>/ahead", queue.Ahead.as_view()),
+    path("projects/<slug:slug>/consent", people.Consent.as_view()),
     path("projects/<slug:slug>/flags", flags.Flags.as_view()),
     path("projects/<slug:slug>/undo", queue.Undo.as_view()),
     path("projects/<slug:slug>/snapshots", snapshots.Snapshots.as_view()),
@@ -23,6 +24,9 @@ api_urlpatterns = [
     path("assignments/<int:pk>/skip", queue.Skip.as_view()),
     path("assignments/<int:pk>/shown", queue.Shown.as_view()),
     path("assignments/<int:pk>/flag", flags.Flagging.as_view()),
+    path("judgments/<int:pk>/revise", people.Revising.as_view()),
+    path("my/judgments", people.MyJudgments.as_view()),
+    path("my/hours", people.MyHours.as_view()),
     path("flags/<int:pk>/settle", flags.Settling.as_view()),
     path("prompt-sets", prompts.PromptSets.as_view()),
     path("snapshots/<int:pk>", snapshots.OneSnapshot.as_view()),

@@ -98,11 +98,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='project',
-            name='repeat_percent',
-            field=models.PositiveSmallIntegerField(default=0),
-        ),
-        migrations.AddField(
-            model_name='project',
             name='restricted',
             field=models.BooleanField(default=False),
         ),
@@ -138,10 +133,6 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='judgment',
             index=models.Index(fields=['comparison', 'annotator'], name='judgment_of_comparison'),
-        ),
-        migrations.AddConstraint(
-            model_name='project',
-            constraint=models.CheckConstraint(condition=models.Q(('repeat_percent__lte', 50)), name='project_repeats_half_at_most'),
         ),
         migrations.AddField(
             model_name='participation',

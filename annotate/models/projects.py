@@ -43,8 +43,6 @@ class Project(models.Model):
     daily_limit = models.PositiveIntegerField(null=True, blank=True)
     #: Judgments a day that a person sets out to make; shown, never enforced.
     daily_goal = models.PositiveIntegerField(null=True, blank=True)
-    #: Percent of servings that ask a person's own earlier comparison again, sides swapped.
-    repeat_percent = models.PositiveSmallIntegerField(default=0)
     #: Hours for which a person may revise a judgment; 0 for never.
     revise_window_h = models.PositiveIntegerField(default=24)
     #: Whether people see how often others agree with them.
@@ -74,9 +72,6 @@ class Project(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(lease_s__gte=10), name="project_lease_at_least_10_s"
-            ),
-            models.CheckConstraint(
-                condition=models.Q(repeat_percent__lte=50), name="project_repeats_half_at_most"
             ),
             models.CheckConstraint(
                 condition=models.Q(state__in=["open", "paused", "closed"]), name="project_state"

@@ -23,6 +23,7 @@ from annotate.errors import AnnotateError, KeyReused, LeaseLost, NothingToUndo, 
 from annotate.models import Annotator, Assignment, Flag, Guideline, Judgment, Project
 from annotate.selectors.guidelines import guideline_versions
 from annotate.selectors.streaks import days_in_a_row
+from annotate.selectors.terms import consent_is_asked
 from annotate.services.flagging import flag_comparison
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.labels import offered_labels
@@ -86,6 +87,8 @@ def page(
     status: int = 200,
 ) -> HttpResponse:
     """The whole page; `posted` was refused, and is shown again as it was filled in."""
+    if consent_is_asked(project=project, annotator=annotator):
+        return render(request, "annotate/consent.html", {"project": project})
     assignment, closed = upcoming(project, annotator)
     context = {
         **screen_parts(request, project, assignment, closed, posted=posted),

@@ -50,6 +50,7 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("GET", f"{PROJECT}/labels"): Expected(403, 404),
     ("POST", f"{PROJECT}/next"): Expected(200, 404, {}),
     ("POST", f"{PROJECT}/ahead"): Expected(200, 404, {}),
+    ("POST", f"{PROJECT}/consent"): Expected(200, 404, {"version": 1}),
     ("GET", f"{PROJECT}/flags"): Expected(403, 404),
     ("POST", f"{PROJECT}/undo"): Expected(409, 404, {"idempotency_key": "u"}),
     ("GET", f"{PROJECT}/snapshots"): Expected(403, 404),
@@ -61,11 +62,17 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("POST", "assignments/<int:pk>/shown"): Expected(200, 404, {}),
     ("POST", "assignments/<int:pk>/flag"): Expected(201, 404, {"kind": "broken"}),
     ("POST", "flags/<int:pk>/settle"): Expected(403, 404, {}),
+    ("POST", "judgments/<int:pk>/revise"): Expected(
+        404, 404, {"answer": "left", "idempotency_key": "r"}
+    ),
+    ("GET", "my/judgments"): Expected(200, 200),
+    ("GET", "my/hours"): Expected(200, 200),
     ("GET", "prompt-sets"): Expected(403, 200),
     ("POST", "prompt-sets"): Expected(403, 415, {}),
     ("GET", "snapshots/<int:pk>"): Expected(403, 404),
     ("GET", "snapshots/<int:pk>/rows"): Expected(403, 404),
     ("GET", "snapshots/<int:pk>/preflight"): Expected(403, 404),
+    ("POST", "advice"): Expected(403, 200, {"case": {"task": "style"}}),
     ("POST", "plan"): Expected(403, 200, {"config": {"method": "dpo", "base": {"source": "demo"}}}),
     ("GET", "rounds"): Expected(403, 200),
     ("POST", "rounds"): Expected(403, 422, ROUND),
@@ -96,6 +103,7 @@ def address(route: str, world: World) -> str:
         "tokens": world.token,
         "assignments": world.assignment,
         "flags": world.flag,
+        "judgments": world.assignment,  # no judgment has its key
         "snapshots": world.snapshot,
         "rounds": world.round,
         "runs": world.run,

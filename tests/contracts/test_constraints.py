@@ -22,9 +22,11 @@ from annotate.models import (
     Flag,
     JudgeVersion,
     MachineJudgment,
+    Participation,
     Preference,
     PromptSet,
     PromptSetEntry,
+    Report,
     ResponseOrigin,
     Snapshot,
     SnapshotRow,
@@ -95,6 +97,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "assignment_skip_reason": ("assignment", {"annotator": "imported", "skip_reason": "other"}),
     "flag_once_per_kind_and_annotator": ("flag", {}),
     "flag_kind": ("flag", {"kind": NOWHERE}),
+    "participation_once_per_person": ("participation", {}),
+    "participation_consent_has_a_time": (
+        "participation",
+        {"annotator": "imported", "consent_version": 1},
+    ),
+    "participation_search_is_whole": (
+        "participation",
+        {"annotator": "imported", "search_priority": 1},
+    ),
+    "report_says_something": ("report", {"text": ""}),
     "judge_version_once": ("judge", {"digest": "new"}),
     "judge_digest_once": ("judge", {"version": 2}),
     "machine_judgment_once_per_judge": ("machine_judgment", {}),
@@ -293,6 +305,12 @@ def rows(people: People) -> Rows:
         ),
         "flag": Flag.objects.create(
             workspace=workspace, comparison=comparison, annotator=member, kind="broken"
+        ),
+        "participation": Participation.objects.create(
+            workspace=workspace, project=project, annotator=member
+        ),
+        "report": Report.objects.create(
+            workspace=workspace, project=project, annotator=member, text="too much"
         ),
         "judge": judge,
         "machine_judgment": machine_judgment,

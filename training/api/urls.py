@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from django.urls import path
 
-from training.api import jobs, plans, preflight, rounds, runs, sampling, versions
+from training.api import advice, jobs, plans, preflight, rounds, runs, sampling, versions
 
 api_urlpatterns = [
     path("snapshots/<int:pk>/preflight", preflight.SnapshotPreflight.as_view()),
+    path("advice", advice.Advising.as_view()),
     path("plan", plans.Plans.as_view()),
     path("rounds", rounds.Rounds.as_view()),
     path("rounds/<int:pk>", rounds.OneRound.as_view()),

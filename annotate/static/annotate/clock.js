@@ -52,6 +52,12 @@ export class Pace {
     try { sessionStorage.setItem(this.place, JSON.stringify(this.now)); } catch { /* full or forbidden: this page only */ }
   }
 
+  /** Whether the last judgment went over another `minutes` of active time, as 45 or 90. */
+  breakIsDue(minutes, ms) {
+    const spans = (total) => Math.floor(total / (minutes * 60_000));
+    return minutes > 0 && spans(this.now.ms) > spans(this.now.ms - ms);
+  }
+
   /** "38/h · about 40 min left", or nothing while there is too little to say. */
   inWords(toGo, more) {
     if (this.now.n < ENOUGH || this.now.ms <= 0) return "";

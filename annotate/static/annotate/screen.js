@@ -253,7 +253,7 @@ const told = {
   async sent(entry, { body = {}, refused }) {
     if (entry.kind === "answer" && !refused) {
       const ms = Number(new URLSearchParams(entry.body).get("active_ms"));
-      if (entry.project === project) { notices.count("judged", 1); notices.count("to-go", -1); pace.add(1, ms); }
+      if (entry.project === project) { notices.count("judged", 1); notices.count("to-go", -1); pace.add(1, ms); proposeBreak(ms); }
     } else if (entry.kind === "skip" && !refused && entry.project === project) {
       notices.count("to-go", -1);
     } else if (entry.kind === "undo") {
@@ -276,6 +276,11 @@ const told = {
   },
   state(state, why) { notices.state(state, why); notices.unsent(outbox); },
 };
+
+function proposeBreak(ms) {
+  const minutes = Number(stage.dataset.break ?? 0);
+  if (pace.breakIsDue(minutes, ms)) notices.say(`You have judged for ${Math.round(pace.now.ms / 60_000)} minutes. A short break does good; what is on the screen stays yours.`);
+}
 
 const screenOf = ({ assignment, html, guideline }) => {
   ahead.seen.add(assignment);

@@ -1,0 +1,77 @@
+"""A person's later word on what they judged: a new row that supersedes the first."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from annotate.errors import AnnotateError, KeyReused, ProjectClosed
+from annotate.formats.canonical import canonical_json, sha256
+from annotate.models import Annotator, Answer, Judgment, Project
+from annotate.services.judging import check_key, check_offered, replies_for, words_for
+from annotate.services.serving import lock_person
+
+
+def revisable(judgment: Judgment, project: Project) -> bool:
+    """Whether its author may still say otherwise; a ranking is said once."""
+    window = timedelta(hours=project.revise_window_h)
+    return (
+        judgment.assignment_id is not None
+        and judgment.answer != Answer.RANKING
+        and project.state == Project.State.OPEN
+        and judgment.created_at > timezone.now() - window
+    )
+
+
+@transaction.atomic
+def revise_judgment(
+    *,
+    judgment: Judgment,
+    annotator: Annotator,
+    answer: str,
+    idempotency_key: str,
+    rationale: str = "",
+) -> Judgment:
+    """Store another answer in place of a judgment that stands; the first one stays in history.
+
+    answer: as it was shown ("left", "right", …). What else the form asks is not carried over, so
+    that a project which requires more refuses. The same key with the same answer gives what is
+    stored. Raises KeyReused, ProjectClosed, or AnnotateError.
+    """
+    check_key(idempotency_key)
+    lock_person(annotator)
+    body = sha256(canonical_json(["revise", judgment.pk, answer, rationale]))
+    again = Judgment.objects.filter(annotator=annotator, idempotency_key=idempotency_key).first()
+    if again is not None:
+        if again.body_digest != body:
+            raise KeyReused("this idempotency key was used for another answer; nothing was stored")
+        return again
+    standing = Judgment.objects.current().filter(pk=judgment.pk, annotator=annotator).first()
+    assignment = judgment.assignment
+    if standing is None or assignment is None:
+        raise AnnotateError("only your own judgment that stands can be revised")
+    project = judgment.comparison.project
+    check_offered(project, answer)
+    if not revisable(standing, project):
+        raise ProjectClosed(
+            f"judgments of {project} can be revised for {project.revise_window_h} hours"
+        )
+    said = words_for(assignment, answer) | replies_for(
+        assignment, answer, strength=None, details={}, rationale=rationale
+    )
+    return Judgment.objects.create(
+        workspace_id=standing.workspace_id,
+        comparison_id=standing.comparison_id,
+        annotator=annotator,
+        assignment=assignment,
+        guideline_id=standing.guideline_id,
+        **said,
+        swapped=standing.swapped,
+        rationale=rationale,
+        active_ms=standing.active_ms,
+        idempotency_key=idempotency_key,
+        body_digest=body,
+        supersedes=standing,
+    )
