@@ -135,7 +135,8 @@ def test_strangers_outsiders_and_annotators(method: str, route: str, world: Worl
         assert [queue["queued"] for queue in found["results"]] == [0, 0, 0]
         assert found["workers"] == []
     elif method == "GET" and outside.status_code == 200 and route != "tokens":
-        assert outside.json() == {"count": 0, "next": None, "previous": None, "results": []}
+        nothing = {"count": 0, "next": None, "previous": None, "results": []}
+        assert outside.json() in (nothing, {"days": []})
     inside = world.bob.send(method, place, expected.body)
     assert inside.status_code == expected.annotator, inside.content
     for reply in (outside, inside):

@@ -21,8 +21,8 @@ from training.engine.errors import EngineError
 
 class AdviceIn(Strict):
     case = SettingsField(
-        help_text='Only task is needed: {"task": "style", "labelled_examples": 800, …}; see the help '
-        "page on choosing an adaptation. base_config is the content of a base's config.json"
+        help_text='Only task is needed: {"task": "style", "labelled_examples": 800, …}; see the '
+        "help page on choosing an adaptation. base_config is the content of a base's config.json"
     )
 
 

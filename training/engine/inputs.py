@@ -231,8 +231,8 @@ def reward_model_identity(ppo: PPOConfig, earlier: str | None) -> str:
     source = str(ppo.reward_model)
     if source in PACKAGED or source.endswith(".gguf"):
         raise BaseModelError(
-            f"ppo.reward_model {source} is no reward model: it is a model that comes with the engine "
-            "or a .gguf file, which write text or give states"
+            f"ppo.reward_model {source} is no reward model: it is a model that comes with the "
+            "engine or a .gguf file, which write text or give states"
         )
     at = ppo.reward_model_revision
     if earlier is not None and not Path(source).expanduser().is_dir():

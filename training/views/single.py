@@ -41,15 +41,14 @@ def new_run(request: MemberRequest) -> HttpResponse:
     )
     if request.method == "POST" and form.is_valid():
         said = dict(form.cleaned_data)
+        if not LAUNCHABLE[said["method"]].tunings:
+            said["tuning"] = "lora"
         try:
             run = launch_run(
                 workspace=workspace,
                 config=said.pop("settings"),
                 actor=request.user,
-                **{
-                    **said,
-                    "tuning": said["tuning"] if LAUNCHABLE[said["method"]].tunings else "lora",
-                },
+                **said,
             )
         except (CannotLaunch, EngineError) as error:
             form.add_error(None, f"{error}.")
