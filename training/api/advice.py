@@ -40,7 +40,7 @@ class AdviceOut(serializers.Serializer[Any]):
 
 class Advising(Endpoint):
     @describe(
-        "advise",
+        "advise_on_case",
         "The ways to adapt a model to a case, the best first, with reasons and runs to start from",
         body=AdviceIn,
         gives=AdviceOut,
