@@ -47,6 +47,8 @@ class SingleRunForm(forms.Form):
 
     def __init__(self, *args: object, workspace: Workspace, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        bases = versions_of(workspace).filter(kind=ModelVersion.Kind.BASE)
+        self.fields["version"].initial = bases.last()
         offer(
             self,
             version=versions_of(workspace),
