@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from annotate.models import Project
-from annotate.services.freezing import freeze_snapshot
 from annotate.services.labels import labels_from_text
 from annotate.services.projects import create_project
 from annotate.services.serving import annotator_for
 from annotate.services.texts import import_texts
 from rlhf_platform.accounts.models import Workspace
 from tests.annotate.services.test_labels import say_of
-from tests.engine.tiny import save_tiny
 from tests.factories import make_project
 from tests.people import People
 from tests.training.rows import make_snapshot, make_version
 from training.errors import CannotLaunch, LaunchKeyReused
-from training.models import Job, ModelVersion, Run, TextSet
-from training.services import queueing
-from training.services.executing import execute_run
+from training.models import Job, Run, TextSet
 from training.services.launching_runs import launch_run
 from training.services.text_sets import Document, store_text_set
 from training.services.versions import base_version
@@ -49,62 +44,6 @@ def make_labelled(people: People, folder: Path, *, texts: int = 24) -> Project:
     import_texts(project=project, path=file)
     say_of(project, annotator_for(user=people.bob, workspace=people.workspace), said)
     return project
-
-
-def work_off_the_queue() -> None:
-    while (claim := queueing.claim_next(queues=["training", "sampling"])) is not None:
-        execute_run(claim=claim, stopping=threading.Event())
-
-
-def done(run: Run) -> Run:
-    work_off_the_queue()
-    run.refresh_from_db()
-    assert run.job.state == Job.State.SUCCEEDED, run.job.detail
-    return run
-
-
-@pytest.mark.django_db(transaction=True)
-def test_each_method_runs_and_registers_what_it_made(people: People, tmp_path: Path) -> None:
-    workspace = people.workspace
-    base = base_version(
-        workspace=workspace, source=str(save_tiny(tmp_path / "tiny")), quantization="none"
-    )
-    law = make_text_set(workspace)
-
-    def launch(method: str, **asked: Any) -> Run:
-        asked = {"version": base, "config": QUICK, **asked}
-        return done(launch_run(workspace=workspace, method=method, **asked))
-
-    read = launch("pretrain", text_set=law)
-    assert read.output is not None
-    assert (read.output.kind, read.output.parent) == (ModelVersion.Kind.PRETRAINED, base)
-    assert "pretrain/domain_perplexity_after" in read.output.metrics
-
-    labelled = freeze_snapshot(project=make_labelled(people, tmp_path), test_fraction=0.3)
-    sorter = launch("classify", snapshot=labelled)
-    assert sorter.output is not None
-    assert (sorter.output.kind, sorter.output.project) == ("classifier", labelled.project)
-    assert sorter.result is not None
-    assert sorter.result["classification"]["labels"] == ["ham", "spam"]
-
-    compared = make_snapshot(make_project(workspace))
-    tuned = launch("sft", snapshot=compared, version=read.output)
-    assert tuned.output is not None
-    assert tuned.output.parent == read.output
-    assert tuned.config["adapter"]["init_from"]
-
-    measured = launch("evaluate", snapshot=compared, version=tuned.output, config={})
-    assert measured.output is None
-    assert measured.result is not None
-    assert "policy" in measured.result["evaluation"]
-
-    # A whole model is a base of its own: the next run starts from its folder.
-    whole = launch("pretrain", text_set=law, tuning="full")
-    assert whole.output is not None
-    assert (whole.output.adapter_path, whole.output.kind) == ("", ModelVersion.Kind.PRETRAINED)
-    after = launch("sft", snapshot=compared, version=whole.output)
-    assert after.config["base"]["source"].endswith("/model")
-    assert after.config["adapter"]["init_from"] is None
 
 
 def test_the_same_key_launches_one_run(people: People) -> None:
