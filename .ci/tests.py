@@ -1,6 +1,7 @@
 """`make test`: what may run side by side on every core, then the rest, one after the other.
 
-Where a PostgreSQL answers, the database tests run on it as well; all of them run on SQLite.
+Where a PostgreSQL answers, the database tests run on it as well. All run on SQLite but for those in
+which the database is not the point, which then run on PostgreSQL alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ import psycopg
 
 URL = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
 FOLDERS = ["tests/accounts", "tests/annotate", "tests/contracts", "tests/training"]
+#: What no database does otherwise: run on one of them.
+ONCE = [
+    *(f"tests/annotate/{name}" for name in ("commands", "export", "formats", "statistics")),
+    *(f"tests/training/{name}" for name in ("api", "export", "test_judge_command.py")),
+]
 BESIDE = ["-m", "light", "-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
 ALONE = ["-m", "not light and not faults"]
 
@@ -26,6 +32,7 @@ def run(title: str, arguments: list[str], **environment: str) -> int:
 
 def main() -> int:
     failed = 0
+    left_out: list[str] = []
     try:
         psycopg.connect(URL, connect_timeout=3).close()
     except psycopg.Error as error:
@@ -33,7 +40,8 @@ def main() -> int:
     else:
         title = "the database tests on PostgreSQL"
         failed = run(title, [*BESIDE, *FOLDERS], TEST_DATABASE_URL=URL)
-    failed = run("what may run side by side, on SQLite", BESIDE) or failed
+        left_out = [f"--ignore={path}" for path in ONCE]
+    failed = run("what may run side by side, on SQLite", [*BESIDE, *left_out]) or failed
     return run("engine, browser, processes", ALONE) or failed
 
 

@@ -169,7 +169,9 @@ def test_branches_keep_keys_and_values_with_their_prompts(trees: list[Blocks], j
     (two, _), (three, shape) = (made("llama", n, layout) for n in (2, 3))
     more = kept_bytes(three, layout, masked=True, trees=trees)
     more -= kept_bytes(two, layout, masked=True, trees=trees)
-    assert block_bytes(shape, layout, replace(work(masked=True), joined=joined)) == more
+    assert (
+        block_bytes(shape, layout, replace(work(masked=True), by_trees=True, joined=joined)) == more
+    )
 
 
 @pytest.mark.parametrize(

@@ -402,7 +402,8 @@ def phases_of(
     layout = layout_of(config, shape, device)
     work, decoding = work_of(config, shape, known), decoding_of(config, shape, known, device)
     if device == "cpu":
-        work = replace(work, joined=joined_tokens(config, shape, known, work.tokens))
+        joined = joined_tokens(config, shape, known, work.tokens)
+        work = replace(work, by_trees=True, joined=joined)
     held = resident(shape, layout)
     phases: dict[str, list[Term]]
     if config.method in ("evaluate", "sample"):

@@ -117,6 +117,8 @@ class Work:
     checkpointing: bool = False
     logits: str = "chunk"
     """chunk: ours; full: kept for the whole batch; eighths: torchtune's chunked loss; none."""
+    by_trees: bool = False
+    """Whether attention goes tree by tree, in which heads share keys and values (`attention`)."""
     joined: int = 0
     """Tokens whose keys and values are copied: each branch with its prompt before it."""
 
@@ -327,12 +329,12 @@ def block_bytes(shape: BaseShape, layout: Layout, work: Work) -> int:
     """
     c = layout.compute_bytes
     # a mask makes transformers repeat keys and values for every query head
-    keys = shape.q_size if work.masked else shape.kv_size
+    keys = shape.q_size if work.masked and not work.by_trees else shape.kv_size
     attention = (2 * shape.q_size + 2 * keys) * c + 4 * shape.heads
     feed_forward = (3 if shape.decoder else 1) * shape.intermediate * c
     per_token = norm_bytes(shape, layout) + attention + feed_forward + input_bytes(shape, layout)
     # on a processor a branch has keys and values of its own, its prompt before them (`attention`)
-    return work.tokens * per_token + work.joined * 2 * shape.q_size * c
+    return work.tokens * per_token + work.joined * 2 * shape.kv_size * c
 
 
 def mask_bytes(layout: Layout, work: Work) -> int:
