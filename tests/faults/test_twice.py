@@ -19,16 +19,19 @@ from huggingface_hub import constants
 from pytest_django.fixtures import Settings
 
 from annotate.export.hub import Patience
+from annotate.services.freezing import freeze_snapshot
 from tests.factories import make_project
 from tests.faults.installation import stand_in
 from tests.hub_server import TOKEN, Hub, running_hub
 from tests.people import People
 from tests.training.rows import make_prompt_set, make_snapshot
+from tests.training.test_launching_runs import make_labelled, make_text_set
 from training.actors import WAKE, broker
 from training.models import Job, ModelVersion, Round, Run
 from training.services import queueing
 from training.services.executing import execute_run
 from training.services.launching import launch_round, launch_sampling
+from training.services.launching_runs import launch_run
 from training.services.publishing import execute_push, queue_model_push, queue_snapshot_push
 from training.services.versions import base_version
 
@@ -112,6 +115,12 @@ def test_every_kind_of_job(people: People, hub: Hub, settings: Settings, tmp_pat
     for method in ("dpo", "kto", "orpo", "grpo", "rloo"):
         launch_round(method=method, reward_version=reward, **asked)
         methods |= work_off_twice()
+    texts, labelled = make_text_set(people.workspace), make_labelled(people, tmp_path)
+    labels = freeze_snapshot(project=labelled)
+    single = {"workspace": people.workspace, "version": base}
+    launch_run(method="pretrain", text_set=texts, **single)
+    launch_run(method="classify", snapshot=labels, **single)
+    methods |= work_off_twice()
     assert methods == set(Run.Method.values)
     assert set(Round.objects.values_list("state", flat=True)) == {Round.State.AWAITING_VERDICT}
 
