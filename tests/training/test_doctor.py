@@ -98,8 +98,8 @@ def test_a_database_that_was_never_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        ("DELETE FROM django_migrations WHERE app = 'training' AND name LIKE '0003%'",
-         "1 not applied: training.0003"),
+        ("DELETE FROM django_migrations WHERE app = 'training' AND name LIKE '0004%'",
+         "1 not applied: training.0004"),
         ("DELETE FROM django_migrations WHERE app = 'training' AND name LIKE '0001%'",
          "training.0002"),
         ("DROP TABLE training_jobevent", "tables are missing: training_jobevent"),
