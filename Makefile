@@ -36,7 +36,7 @@ docs: install ## the pages that are written from the code (metrics)
 bench-training: install ## the engine against stock TRL, side by side; wants an idle machine; ONLY= selects rows
 	@$(PY) -m benchmarks.training
 
-bench-annotation: install ## judging over HTTP with 1, 8 and 32 people, and up to a million comparisons; idle machine
+bench-annotation: install ## judging over HTTP with 1, 8 and 32 people; wants an idle machine
 	@$(PY) -m benchmarks.annotation
 
 bench-adaptation: install ## train, retrieve or prompt on real data: one table, half an hour; ONLY= selects stages

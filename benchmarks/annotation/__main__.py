@@ -1,9 +1,8 @@
-"""`make bench-annotation`: 1, 8 and 32 annotators over HTTP, then the growth table.
+"""`make bench-annotation`: 1, 8 and 32 annotators over HTTP.
 
 The platform is started with the shipped command on a PostgreSQL at its default durability
 (TEST_POSTGRES_URL); 2,000 real pairs, overlap 3. What is stored is counted at the end: nothing may
-be lost, stored twice, or served to more people than wanted. ONLY="crowd" or ONLY="growth" does one
-half, SIZES="1000 10000" chooses the growth table's rows. Results go to var/bench/annotation.json;
+be lost, stored twice, or served to more people than wanted. Results go to var/bench/annotation.json;
 exit 1 where a figure misses what it should reach.
 """
 
@@ -35,7 +34,6 @@ REACH = {
     "web CPU per judgment with 32 (ms)": ("<=", 10.0),
     "memory, summed PSS (MB)": ("<=", 350.0),
     "lost, doubled, over-served, short": ("<=", 0.0),
-    "growth of next, 1M over 1k": ("<=", 1.5),
 }
 
 
@@ -167,8 +165,6 @@ def crowds(url: str, folder: Path) -> tuple[list[dict[str, Any]], dict[str, floa
 
 
 def main() -> int:
-    only = os.environ.get("ONLY", "crowd growth").split()
-    sizes = [int(size) for size in os.environ.get("SIZES", "1000 10000 100000 1000000").split()]
     report: dict[str, Any] = {"postgresql": settings_of(URL), "pairs": PAIRS, "overlap": OVERLAP}
     print(json.dumps(report), flush=True)
     figures: dict[str, float] = {}
@@ -185,14 +181,7 @@ def main() -> int:
 
         django.setup()
         call_command("migrate", verbosity=0)
-        if "crowd" in only:
-            report["crowds"], reached = crowds(url, Path(name))
-            figures |= reached
-        if "growth" in only:
-            from benchmarks.annotation.growth import growth
-
-            report["growth"], reached = growth(Path(name), sizes)
-            figures |= reached
+        report["crowds"], figures = crowds(url, Path(name))
         from django.db import connections
 
         connections.close_all()
