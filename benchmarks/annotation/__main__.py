@@ -2,7 +2,7 @@
 
 The platform is started with the shipped command on a PostgreSQL at its default durability
 (TEST_POSTGRES_URL); 2,000 real pairs, overlap 3. What is stored is counted at the end: nothing may
-be lost, stored twice, or served to more people than wanted. Results go to var/bench/annotation.json;
+be lost, stored twice, or served to more people than wanted. Results: var/bench/annotation.json;
 exit 1 where a figure misses what it should reach.
 """
 
