@@ -237,11 +237,12 @@ def explained(size: int, project: Any, person: Any) -> dict[str, int]:
         "sqlite": "EXPLAIN QUERY PLAN ",
     }
     plans: list[Any] = []
-    for sql, params in reads:
-        with transaction.atomic(), connection.cursor() as cursor:
+    # In one transaction, as they are sent: the first sets how the planner reads the queue.
+    with transaction.atomic(), connection.cursor() as cursor:
+        for sql, params in reads:
             cursor.execute(explain[connection.vendor] + sql, params)
             plans += [row[0] if len(row) == 1 else row[-1] for row in cursor.fetchall()]
-            transaction.set_rollback(True)
+        transaction.set_rollback(True)
     PLANS.mkdir(parents=True, exist_ok=True)
     if size >= 100_000:
         kept = PLANS / f"{connection.vendor}-{size}.json"
