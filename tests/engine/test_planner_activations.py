@@ -97,7 +97,8 @@ def kept_bytes(
     if trees:
         inner.set_attn_implementation(IMPLEMENTATION)
         layout_of_row = layout_of(trees, dtype, numbers.device)
-        own |= {m.untyped_storage().data_ptr() for tree in layout_of_row.masks for m in tree}
+        masks = [block.mask for block in layout_of_row.blocks if block.mask is not None]
+        own |= {mask.untyped_storage().data_ptr() for mask in masks}
         mask = with_layout(numbers, layout_of_row)
     more = {"use_cache": False} if backbone is not inner else {}
     with (

@@ -24,7 +24,7 @@ from training.engine.distributed import add_up
 from training.engine.errors import DataError
 from training.engine.held_out import HeldOut
 from training.engine.intervals import clustered_interval, right
-from training.engine.logprobs import branch_table, row_states
+from training.engine.logprobs import branch_table, states_at
 from training.engine.losses import accuracy, reward_losses
 from training.engine.models import Base, ScalarHead
 from training.engine.preflight import (
@@ -59,7 +59,7 @@ def group_values(
     values = []
     for row in group:
         placed = row.to(base.device)
-        values.append(read(row_states(base, placed)[placed.last]))
+        values.append(read(states_at(base, placed, placed.last)))
     indices, table = branch_table(group, values)
     return indices, table.view(len(indices), -1, *values[0].shape[1:])
 
