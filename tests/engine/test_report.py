@@ -133,6 +133,13 @@ def test_what_nobody_judged_is_said_to_be_unknown():
     assert text.count("not known: no row says it") == 2
 
 
+def test_one_prompt_has_no_interval_in_the_report():
+    assert number({"value": 0.5, "low": None, "high": None, "n": 2}) == (
+        "0.500, no interval (one prompt), n = 2"
+    )
+    assert number({"value": None, "low": None, "high": None, "n": 0}) == "not a number, n = 0"
+
+
 def test_judgments_that_are_none_are_refused(tmp_path: Path, evaluated: Path):
     config = {
         "method": "evaluate",

@@ -70,6 +70,10 @@ def number(value: Any) -> str:
         return "not known: no row says it"
     if not isinstance(value, Mapping):
         return f"{value:.3f}"
+    if value["value"] is None:
+        return f"not a number, n = {value['n']}"
+    if value["low"] is None:
+        return f"{value['value']:.3f}, no interval (one prompt), n = {value['n']}"
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}], n = {value['n']}"
 
 

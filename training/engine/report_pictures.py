@@ -47,10 +47,11 @@ def bars(figures: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
     for number, (name, figure) in enumerate(figures.items()):
         y = line * number + 28
+        low, high = (figure["value"] if figure[e] is None else figure[e] for e in ("low", "high"))
         short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
         parts.append(
             f'<text class="name" x="{left}" y="{y - 12}">{escape(short)}</text>'
-            f'<path class="axis" d="M{place(figure["low"]):.1f} {y}H{place(figure["high"]):.1f}"/>'
+            f'<path class="axis" d="M{place(low):.1f} {y}H{place(high):.1f}"/>'
             f'<circle cx="{place(figure["value"]):.1f}" cy="{y}" r="5"/>'
         )
     return (
