@@ -4,8 +4,8 @@ from django.urls import path, re_path
 
 from training.views import (
     help,
-    judges,
     jobs,
+    judges,
     overview,
     plans,
     preflight,

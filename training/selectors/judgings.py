@@ -97,7 +97,7 @@ def judgings_in(*, project: Project) -> dict[int, list[Job]]:
 def cost_of(jobs: Iterable[Job]) -> float:
     """What judgings were reckoned to cost, in the currency of their prices.
 
-    A later judging takes along what an earlier one that did not succeed was answered, and counts it.
+    What one that did not succeed was answered is taken along, and counted, by the next.
     """
     counted, total = True, 0.0
     for job in jobs:  # the newest first
