@@ -5,6 +5,7 @@ from django.urls import path, re_path
 from training.views import (
     help,
     jobs,
+    judges,
     overview,
     plans,
     preflight,
@@ -40,6 +41,9 @@ urlpatterns = [
     path("snapshots/<int:pk>/push", publishing.push_snapshot, name="push_snapshot"),
     path("snapshots/<int:pk>/preflight/", preflight.preflight, name="preflight"),
     path("snapshots/<int:pk>/preflight/panel", preflight.preflight_panel, name="preflight_panel"),
+    path("projects/<slug:slug>/judges/", judges.judges, name="judges"),
+    path("projects/<slug:slug>/judges/<int:pk>/", judges.judge_version, name="judge_version"),
+    path("projects/<slug:slug>/judges/<int:pk>/accept", judges.accept, name="judge_accept"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/<int:pk>/", jobs.job, name="job"),
     re_path(r"^jobs/(?P<pk>\d{1,9})/(?P<verb>cancel|retry)$", jobs.decide, name="job_decide"),

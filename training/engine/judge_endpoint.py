@@ -21,6 +21,8 @@ from training.engine.posting import Post
 from training.engine.stopping import raise_if_stopped, stop_requested
 
 KEY = "JUDGE_API_KEY"
+#: Set by a launcher that has checked where the host is: no other address is connected to.
+ADDRESSES = "JUDGE_ADDRESSES"
 #: A verdict of 100,000 tokens with its envelope is shorter.
 MAX_REPLY_BYTES = 4_000_000
 
@@ -43,6 +45,7 @@ class EndpointJudge:
             max_reply_bytes=MAX_REPLY_BYTES,
             failed=self._failed,
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            addresses=tuple(os.environ.get(ADDRESSES, "").split()),
             before_try=self._take_turn,
         )
 
