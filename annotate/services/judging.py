@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from annotate.errors import AnnotateError, KeyReused, LeaseLost, NothingToUndo, ProjectClosed
@@ -16,7 +16,9 @@ from annotate.models import Annotator, Answer, Assignment, Comparison, Judgment,
 from annotate.services.labels import offered_labels
 from annotate.services.questions import SCREEN_ANSWERS, Reply, checked_reply
 from annotate.services.rankings import checked_ranking, store_pair_judgments
-from annotate.services.serving import from_now, lock_person, release
+from annotate.services.searching import from_now
+from annotate.services.serving import lock_person, release
+from rlhf_platform.prepared import PreparedUpdate
 
 State = Assignment.State
 #: How long a judgment may be taken back.
@@ -212,10 +214,16 @@ def said_before(
     return earlier, next((row for row in chain if row.pk not in superseded), None)
 
 
+def lease_in_hand(*, pk: int, annotator: int) -> QuerySet[Assignment]:
+    return Assignment.objects.filter(pk=pk, annotator=annotator, state=State.LEASED)
+
+
+LEASE_ANSWERED = PreparedUpdate(lease_in_hand, state=State.JUDGED)
+
+
 def answered(assignment: Assignment, annotator: Annotator) -> bool:
     """Turn the lease into a judged assignment, which keeps its place; False where it has ended."""
-    lease = Assignment.objects.filter(pk=assignment.pk, annotator=annotator, state=State.LEASED)
-    return bool(lease.update(state=State.JUDGED))
+    return bool(LEASE_ANSWERED.run(pk=assignment.pk, annotator=annotator.pk))
 
 
 def answer_late(assignment: Assignment, annotator: Annotator) -> None:
