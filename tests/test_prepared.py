@@ -35,7 +35,8 @@ def test_each_use_has_its_own_values(world: Any, django_assert_num_queries: Any)
         with django_assert_num_queries(1):
             found = members.first(False, user=member.user_id, role=Role.ANNOTATOR.value)
             assert found == member
-            assert found is not None and found.workspace == world
+            assert found is not None
+            assert found.workspace == world
     assert members.first(False, user=bob.user_id, role=Role.ADMIN.value) is None
 
 
