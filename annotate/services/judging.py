@@ -231,17 +231,19 @@ def answer_late(assignment: Assignment, annotator: Annotator) -> None:
 
     Raises LeaseLost.
     """
-    locked = Assignment.objects.select_for_update(no_key=True).get(pk=assignment.pk)
-    if locked.annotator_id != annotator.pk or locked.state in (State.JUDGED, State.SKIPPED):
+    # All of them: another window may answer the lease that this person got after this one.
+    rows = Assignment.objects.select_for_update(no_key=True).filter(
+        comparison=assignment.comparison_id, annotator=annotator
+    )
+    theirs = {row.pk: row for row in rows.order_by("pk")}
+    locked = theirs.pop(assignment.pk, None)
+    if locked is None or locked.state in (State.JUDGED, State.SKIPPED):
         raise LeaseLost("this comparison is no longer yours; the next one is")
-    others = Assignment.objects.filter(
-        comparison=locked.comparison_id, annotator=annotator
-    ).exclude(pk=locked.pk)
-    if others.filter(state__in=[State.JUDGED, State.SKIPPED]).exists():
+    if any(other.state in (State.JUDGED, State.SKIPPED) for other in theirs.values()):
         raise LeaseLost("you have answered or skipped this comparison in another window")
     # Leased to the same person once more: that lease's place becomes this answer's.
     has_place = locked.state == State.LEASED or bool(
-        others.filter(state=State.LEASED).update(state=State.EXPIRED)
+        Assignment.objects.filter(pk__in=theirs, state=State.LEASED).update(state=State.EXPIRED)
     )
     comparison = Comparison.objects.filter(pk=locked.comparison_id, slots__gt=0)
     if not has_place and not comparison.update(slots=F("slots") - 1):
