@@ -56,26 +56,23 @@ UNCHECKED = {
 CHECKED = {"postgresql": "RESET session_replication_role", "sqlite": "PRAGMA foreign_keys = ON"}
 
 
-def main() -> list[dict[str, Any]]:
-    """A row per size. Needs a database of its own, which it migrates and fills."""
+def main() -> None:
+    """Prints a row per size. Needs a database of its own, which it migrates and fills."""
     from django.core.management import call_command
     from django.db import connection
 
     call_command("migrate", verbosity=0)
-    rows: list[dict[str, Any]] = []
     started = time.monotonic()
     for size in SIZES:
         left = FILL_S - (time.monotonic() - started)
+        row: dict[str, Any]
         try:
             project, person = fill(size, left)
         except TimeoutError as error:
-            rows.append(
-                {"database": connection.vendor, "comparisons": size, "left out": str(error)}
-            )
+            row = {"database": connection.vendor, "comparisons": size, "left out": str(error)}
         else:
-            rows.append(measure(size, project, person))
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+            row = measure(size, project, person)
+        print(json.dumps(row), flush=True)
 
 
 def fill(size: int, left_s: float) -> tuple[Any, Any]:
@@ -267,12 +264,15 @@ def rows_of(node: dict[str, Any]) -> int:
     return own + sum(rows_of(child) for child in node.get("Plans", []))
 
 
-def growth(url: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Rows of both databases, and what the largest queue costs of the smallest."""
-    rows = []
+def growth(url: str) -> Iterator[dict[str, Any]]:
+    """A row per size on both databases, as each is finished."""
     with database(url) as own, tempfile.TemporaryDirectory(prefix="bench-") as name:
         for address in (own, f"sqlite:///{Path(name) / 'growth.sqlite3'}"):
-            rows += apart(address, name)
+            yield from apart(address, name)
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """What the largest queue costs of the smallest, where both were measured."""
     figures = {}
     for vendor in ("postgresql", "sqlite"):
         cost = {
@@ -282,10 +282,10 @@ def growth(url: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
         }
         if SIZES[0] in cost and SIZES[-1] in cost:
             figures[f"1M / 1k comparisons, {vendor}"] = cost[SIZES[-1]] / cost[SIZES[0]]
-    return rows, figures
+    return figures
 
 
-def apart(address: str, folder: str) -> list[dict[str, Any]]:
+def apart(address: str, folder: str) -> Iterator[dict[str, Any]]:
     """In a process of its own: Django keeps to one database."""
     settings = {"DATABASE_URL": address, "DATA_DIR": folder, "BROKER_URL": "none"}
     with subprocess.Popen(
@@ -296,13 +296,9 @@ def apart(address: str, folder: str) -> list[dict[str, Any]]:
         text=True,
     ) as process:
         assert process.stdout is not None
-        rows = []
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            rows.append(json.loads(line))
+        yield from map(json.loads, process.stdout)
     if process.returncode:
         sys.exit(f"bench: filling or measuring {address.partition(':')[0]} failed")
-    return rows
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0002_cache_table'),
-        ('annotate', '0007_serving_and_care'),
+        ('annotate', '0008_calibration_reason'),
     ]
 
     operations = [
