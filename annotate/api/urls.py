@@ -2,7 +2,17 @@ from __future__ import annotations
 
 from django.urls import path
 
-from annotate.api import flags, imports, labels, people, projects, prompts, queue, snapshots
+from annotate.api import (
+    flags,
+    imports,
+    labels,
+    people,
+    projects,
+    prompts,
+    queue,
+    snapshots,
+    terms,
+)
 
 api_urlpatterns = [
     path("projects", projects.Projects.as_view()),
@@ -10,6 +20,7 @@ api_urlpatterns = [
     path("projects/<slug:slug>/progress", projects.ProjectProgress.as_view()),
     path("projects/<slug:slug>/agreement", projects.ProjectAgreement.as_view()),
     path("projects/<slug:slug>/throughput", projects.ProjectThroughput.as_view()),
+    path("projects/<slug:slug>/terms", terms.Terms.as_view()),
     path("projects/<slug:slug>/imports", imports.Imports.as_view()),
     path("projects/<slug:slug>/texts", imports.TextImports.as_view()),
     path("projects/<slug:slug>/rankings", imports.RankingImports.as_view()),

@@ -43,6 +43,10 @@ class Project(models.Model):
     daily_limit = models.PositiveIntegerField(null=True, blank=True)
     #: Judgments a day that a person sets out to make; shown, never enforced.
     daily_goal = models.PositiveIntegerField(null=True, blank=True)
+    #: About one in so many of a person's comparisons is one they judged before, sides swapped,
+    #: after at least so many others; null for never (docs/decisions/0011-swapped-repeats.md).
+    repeat_every = models.PositiveSmallIntegerField(null=True, blank=True)
+    repeat_after = models.PositiveSmallIntegerField(default=20)
     #: Hours for which a person may revise a judgment; 0 for never.
     revise_window_h = models.PositiveIntegerField(default=24)
     #: Whether people see how often others agree with them.
@@ -75,6 +79,13 @@ class Project(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(state__in=["open", "paused", "closed"]), name="project_state"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(repeat_every__isnull=True) | models.Q(repeat_every__gte=2),
+                name="project_repeats_every_second_at_most",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(repeat_after__gte=1), name="project_repeats_after_another"
             ),
             models.CheckConstraint(
                 condition=models.Q(kind__in=["comparisons", "labels", "rankings"]),

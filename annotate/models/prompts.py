@@ -28,6 +28,25 @@ class Prompt(models.Model):
         return str(self.messages[-1]["content"])[:80]
 
 
+class PromptTopic(models.Model):
+    """What a prompt is about, by a short name that people may opt out of."""
+
+    prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="topics")
+    #: In lower case, as people's `avoids` and projects' topics are.
+    name = models.CharField(max_length=40)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [
+            models.UniqueConstraint(fields=["prompt", "name"], name="topic_once_per_prompt"),
+            models.CheckConstraint(condition=~models.Q(name=""), name="topic_has_a_name"),
+        ]
+        indexes = [models.Index(fields=["name", "prompt"], name="topic_by_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class PromptSet(models.Model):
     """A named, versioned list of prompts and what it may be used for."""
 

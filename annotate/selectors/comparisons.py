@@ -148,7 +148,7 @@ def comparison_story(comparison: Comparison) -> ComparisonStory:
     standing = Counter(
         j.label or j.answer
         for j in judgments
-        if j.answer != Answer.WITHDRAWN and not hasattr(j, "superseded_by")
+        if j.answer != Answer.WITHDRAWN and not j.is_repeat and not hasattr(j, "superseded_by")
     )
     rows = (
         SnapshotRow.objects.filter(preference__comparison=comparison)

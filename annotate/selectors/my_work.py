@@ -21,7 +21,7 @@ def judgments_of(
     *, annotator: Annotator, search: str = "", project: str = ""
 ) -> QuerySet[Judgment]:
     """A person's judgments that stand, the newest first; search: words of prompt or reason."""
-    rows = Judgment.objects.current().filter(annotator=annotator, comparison__group=None)
+    rows = Judgment.objects.standing().filter(annotator=annotator, comparison__group=None)
     if project:
         rows = rows.filter(comparison__project__slug=project)
     if search:
@@ -103,8 +103,8 @@ def agreement_in(project: Project, annotator: Annotator) -> Agreement:
 
 
 def words(rows: QuerySet[Judgment], project: Project) -> Iterable[tuple[int, int, str]]:
-    """(comparison, annotator, word) of the judgments that stand."""
-    standing = rows.filter(comparison__project=project, superseded_by=None)
+    """(comparison, annotator, word) of the judgments that stand and are no repeats."""
+    standing = rows.filter(comparison__project=project, superseded_by=None, is_repeat=False)
     found = standing.exclude(answer__in=["withdrawn", "ranking"])
     for comparison, person, answer, label in found.values_list(
         "comparison_id", "annotator_id", "answer", "label"

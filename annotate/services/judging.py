@@ -75,6 +75,7 @@ def submit_judgment(
             comparison_id=assignment.comparison_id,
             annotator=annotator,
             assignment=assignment,
+            is_repeat=assignment.is_repeat,
             guideline_id=assignment.guideline_id,
             **said,
             swapped=assignment.swapped,
@@ -193,6 +194,8 @@ def said_before(
 ) -> tuple[Judgment | None, Judgment | None]:
     """(the row stored under the key, this person's last word on the comparison), in one query.
 
+    Of a repeat the last word on the repeat: the first answer has a chain of its own.
+
     Raises KeyReused where the key was used to say something else.
     """
     rows = Judgment.objects.filter(
@@ -202,7 +205,7 @@ def said_before(
     for row in rows:
         if row.idempotency_key == key:
             earlier = row
-        if row.comparison_id == assignment.comparison_id:
+        if (row.comparison_id, row.is_repeat) == (assignment.comparison_id, assignment.is_repeat):
             chain.append(row)
     if earlier is not None:
         if earlier.body_digest != body:
@@ -227,14 +230,13 @@ def answer_late(assignment: Assignment, annotator: Annotator) -> None:
     if locked.annotator_id != annotator.pk or locked.state in (State.JUDGED, State.SKIPPED):
         raise LeaseLost("this comparison is no longer yours; the next one is")
     others = Assignment.objects.filter(
-        comparison=locked.comparison_id, annotator=annotator
+        comparison=locked.comparison_id, annotator=annotator, is_repeat=locked.is_repeat
     ).exclude(pk=locked.pk)
     if others.filter(state__in=[State.JUDGED, State.SKIPPED]).exists():
         raise LeaseLost("you have answered or skipped this comparison in another window")
     # Leased to the same person once more: that lease's place becomes this answer's.
-    has_place = locked.state == State.LEASED or bool(
-        others.filter(state=State.LEASED).update(state=State.EXPIRED)
-    )
+    has_place = locked.is_repeat or locked.state == State.LEASED
+    has_place |= bool(others.filter(state=State.LEASED).update(state=State.EXPIRED))
     comparison = Comparison.objects.filter(pk=locked.comparison_id, slots__gt=0)
     if not has_place and not comparison.update(slots=F("slots") - 1):
         raise LeaseLost("your time for this one had run out and others have answered it")
@@ -263,7 +265,7 @@ def undo_judgment(
             raise KeyReused("this idempotency key was used for an answer; nothing was taken back")
         return again.assignment
     last = (
-        Judgment.objects.current()
+        Judgment.objects.standing()
         .filter(
             annotator=annotator,
             comparison__project=project,
@@ -296,6 +298,7 @@ def undo_judgment(
         comparison_id=last.comparison_id,
         annotator=annotator,
         assignment=last.assignment,
+        is_repeat=last.is_repeat,
         guideline_id=last.guideline_id,
         answer=Answer.WITHDRAWN,
         swapped=last.swapped,

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from annotate.errors import AnnotateError
@@ -17,9 +18,11 @@ from rlhf_platform.accounts.models import Membership, User
 
 MAX_TEXT = 20_000
 MAX_TOPIC, MAX_TOPICS = 40, 20
+MAX_REPEAT = 1000
 #: What `update_terms` changes of a project.
 TERMS = (
     "restricted", "quota", "daily_limit", "daily_goal", "revise_window_h", "unblinded",
+    "repeat_every", "repeat_after",
     "content_warning", "topics", "consent_text", "blur", "break_minutes",
 )  # fmt: skip
 
@@ -40,6 +43,7 @@ def update_terms(*, project: Project, named: Collection[User] | None = None, **t
         if problem or len(terms.get(name, "")) > MAX_TEXT:
             raise AnnotateError(problem or f"{name} is longer than {MAX_TEXT} characters")
     locked = Project.objects.select_for_update().get(pk=project.pk)
+    check_repeats(locked, terms)
     asked = ("content_warning", "consent_text")
     if any(name in terms and terms[name] != getattr(locked, name) for name in asked):
         locked.consent_version += 1
@@ -49,6 +53,17 @@ def update_terms(*, project: Project, named: Collection[User] | None = None, **t
     if named is not None:
         name_people(project=locked, named=named)
     project.refresh_from_db()
+
+
+def check_repeats(project: Project, terms: dict[str, Any]) -> None:
+    """Raises AnnotateError for repeats that cannot be."""
+    every, after = terms.get("repeat_every"), terms.get("repeat_after", 1)
+    if every is not None and project.kind == Project.Kind.RANKINGS:
+        raise AnnotateError("a ranking has no two sides to swap, so it is never repeated")
+    if every is not None and not 2 <= every <= MAX_REPEAT:
+        raise AnnotateError(f"repeat_every is {every}; use 2 to {MAX_REPEAT}, or none")
+    if not 1 <= after <= MAX_REPEAT:
+        raise AnnotateError(f"repeat_after is {after}; use 1 to {MAX_REPEAT}")
 
 
 def checked_topics(topics: Any) -> list[str]:
@@ -72,6 +87,13 @@ def name_people(*, project: Project, named: Collection[User]) -> None:
             annotator=annotator,
             defaults={"workspace": project.workspace, "named": True},
         )
+
+
+def named_people(*, project: Project) -> QuerySet[User]:
+    """The members who are named for the project."""
+    return User.objects.filter(
+        annotator__participations__project=project, annotator__participations__named=True
+    ).order_by("email")
 
 
 def accept_consent(*, project: Project, annotator: Annotator, version: int) -> Participation:

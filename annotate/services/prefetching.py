@@ -13,12 +13,14 @@ from django.db.models.functions import Now
 from annotate.errors import LeaseLost
 from annotate.models import Annotator, Assignment, Comparison, Judgment, Project
 from annotate.services.limits import refuse_entry
+from annotate.services.repeating import repeat_for, repeat_is_due
 from annotate.services.serving import (
     ON_SCREEN,
     check_open,
     expire_leases,
     from_now,
     lease_first,
+    lease_repeat,
     leases_of,
     lock_person,
     look_up,
@@ -68,6 +70,12 @@ def lease_ahead(*, project: Project, annotator: Annotator) -> list[Assignment]:
             Assignment.objects.filter(pk__in=kept).update(expires_at=from_now(UNSHOWN_S))
         while len(held) < wanted:
             free = open_for(project=project, annotator=annotator)
+            again = None
+            if repeat_is_due(project):
+                again = repeat_for(project=project, annotator=annotator, open_ones=free)
+            if again is not None:
+                held.append(lease_repeat(again, project=project, ahead_s=UNSHOWN_S))
+                continue
             taken = lease_first(free, project=project, annotator=annotator, ahead_s=UNSHOWN_S)
             if taken is None:
                 break
@@ -100,8 +108,11 @@ def lease_again(assignment: Assignment, annotator: Annotator) -> None:
         comparison=locked.comparison_id,
         annotator=annotator,
         state__in=[*Assignment.HOLDING, State.SKIPPED],
+        is_repeat=locked.is_repeat,
     ).exclude(pk=locked.pk)
-    judged = Judgment.objects.current().filter(comparison=locked.comparison_id, annotator=annotator)
+    judged = Judgment.objects.standing().filter(
+        comparison=locked.comparison_id, annotator=annotator, is_repeat=locked.is_repeat
+    )
     if locked.annotator_id != annotator.pk or locked.state in (State.JUDGED, State.SKIPPED):
         raise LeaseLost("you have answered or skipped this comparison")
     if locked.state == State.LEASED:
@@ -109,7 +120,7 @@ def lease_again(assignment: Assignment, annotator: Annotator) -> None:
     if others.exists() or judged.exists():
         raise LeaseLost("you have this comparison in another window")
     place = Comparison.objects.filter(pk=locked.comparison_id, slots__gt=0)
-    if not place.update(slots=F("slots") - 1):
+    if not locked.is_repeat and not place.update(slots=F("slots") - 1):
         raise LeaseLost("your time for this one had run out and others have answered it")
     Assignment.objects.filter(pk=locked.pk).update(
         state=State.LEASED, expires_at=from_now(UNSHOWN_S)

@@ -375,7 +375,7 @@ def form_of(assignment: Assignment) -> dict[str, Any]:
 def judged_today(project: Project, annotator: Annotator) -> int:
     """This person's judgments here since midnight UTC."""
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    mine = Judgment.objects.current().filter(
+    mine = Judgment.objects.standing().filter(
         annotator=annotator,
         comparison__project=project,
         comparison__group=None,

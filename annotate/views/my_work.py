@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from annotate.errors import AnnotateError
 from annotate.models import Judgment, Project
+from annotate.selectors.consistency import own_consistencies
 from annotate.selectors.my_work import agreement_of, hours_of, judgments_of
 from annotate.services.judging import to_screen
 from annotate.services.labels import offered_labels
@@ -50,6 +51,7 @@ def my_work(request: MemberRequest) -> HttpResponse:
         "query": f"q={search}&project={slug}&" if search or slug else "",
         "hours": hours_of(annotator=annotator)[:14],
         "agreements": agreement_of(annotator=annotator),
+        "consistencies": own_consistencies(annotator=annotator),
         "topics": sorted({topic for project in projects for topic in project.topics}),
         "avoids": annotator.avoids,
     }
@@ -83,7 +85,7 @@ def revise(request: MemberRequest, pk: int) -> HttpResponse:
     """Another answer in place of one that stands, as it was shown then."""
     annotator = annotator_for(user=request.user, workspace=request.membership.workspace)
     related = ("comparison__project", "comparison__prompt", "assignment__guideline")
-    own = Judgment.objects.current().filter(annotator=annotator, assignment__isnull=False)
+    own = Judgment.objects.standing().filter(annotator=annotator, assignment__isnull=False)
     judgment = get_object_or_404(own.select_related(*related), pk=pk)
     form = ReviseForm(request.POST or None)
     status = 200

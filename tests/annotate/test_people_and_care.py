@@ -182,10 +182,12 @@ def test_an_admin_sets_the_terms_on_a_page(
     sent = {
         "restricted": "on", "named": [people.bob.pk], "quota": "50", "revise_window_h": "1",
         "topics": "violence, health", "content_warning": "Harsh.\r\nReally.", "blur": "on",
+        "repeat_every": "20", "repeat_after": "9",
     }  # fmt: skip
     assert client.post("/projects/helpful/people", sent).status_code == 302
     project.refresh_from_db()
     assert (project.quota, project.revise_window_h, project.blur) == (50, 1, True)
+    assert (project.repeat_every, project.repeat_after) == (20, 9)
     assert (project.content_warning, project.consent_version) == ("Harsh.\nReally.", 2)
     assert Participation.objects.get(named=True).annotator.user == people.bob
     wrong = client.post("/projects/helpful/people", {**sent, "quota": "0"})

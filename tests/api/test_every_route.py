@@ -44,6 +44,8 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("GET", f"{PROJECT}/progress"): Expected(403, 404),
     ("GET", f"{PROJECT}/agreement"): Expected(403, 404),
     ("GET", f"{PROJECT}/throughput"): Expected(403, 404),
+    ("GET", f"{PROJECT}/terms"): Expected(403, 404),
+    ("PATCH", f"{PROJECT}/terms"): Expected(403, 404, {"repeat_every": 20}),
     ("POST", f"{PROJECT}/imports"): Expected(403, 404),
     ("POST", f"{PROJECT}/texts"): Expected(403, 404),
     ("POST", f"{PROJECT}/rankings"): Expected(403, 404),
