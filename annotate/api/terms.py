@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from rest_framework import serializers
-from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from annotate.formats.topics import MAX_TOPIC, MAX_TOPICS
 from annotate.models import Project
 from annotate.services.participation import (
     MAX_REPEAT,
     MAX_TEXT,
-    MAX_TOPIC,
-    MAX_TOPICS,
     named_people,
     update_terms,
 )
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
-from rlhf_platform.accounts.models import Role, User
+from rlhf_platform.accounts.models import Role
 
 
 class TermsOut(serializers.ModelSerializer[Project]):
@@ -92,14 +90,6 @@ class Terms(Endpoint):
         project = self.find(Project.objects.all(), slug=slug)
         asked = self.body(TermsPatch)
         if "named" in asked:
-            asked["named"] = [self.member(address) for address in asked["named"]]
+            asked["named"] = [self.member("named", address) for address in asked["named"]]
         update_terms(project=project, **asked)
         return Response(TermsOut(project).data)
-
-    def member(self, address: str) -> User:
-        """The member of this workspace with that address. Raises ValidationError."""
-        found = User.objects.filter(memberships__workspace=self.workspace, email__iexact=address)
-        person = found.first()
-        if person is None:
-            raise ValidationError({"named": [f"This workspace has no member {address}."]})
-        return person

@@ -151,7 +151,7 @@ class Annotator(models.Model):
     #: For imported people and models: the name their source gives them, e.g. "pandalm:annotator1".
     external_name = models.CharField(max_length=200, blank=True)
     pseudonym_key = models.CharField(max_length=64, default=new_pseudonym_key)
-    #: Topics of projects they would rather not read about; such projects show them nothing.
+    #: Topics they would rather not read about: such projects and prompts are not shown to them.
     avoids = models.JSONField(default=list, blank=True)
 
     class Meta:

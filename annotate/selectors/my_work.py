@@ -9,6 +9,7 @@ from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
 from annotate.models import Annotator, Judgment, Project
+from annotate.models.prompts import Words
 from annotate.statistics.intervals import wilson
 
 #: Below so many judgments of others on the same comparisons a share says nothing.
@@ -25,10 +26,8 @@ def judgments_of(
     if project:
         rows = rows.filter(comparison__project__slug=project)
     if search:
-        rows = rows.filter(
-            Q(rationale__icontains=search)
-            | Q(label__icontains=search)
-            | Q(comparison__prompt__messages__icontains=search)
+        rows = rows.alias(asked=Words("comparison__prompt__messages")).filter(
+            Q(rationale__icontains=search) | Q(label__icontains=search) | Q(asked__icontains=search)
         )
     related = ("comparison__project", "comparison__prompt", "assignment")
     return rows.select_related(*related).order_by("-created_at", "-pk")

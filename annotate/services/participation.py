@@ -13,11 +13,13 @@ from annotate.errors import AnnotateError
 from annotate.formats.canonical import text_problem
 from annotate.models import Annotator, Participation, Project, Report
 from annotate.services.serving import annotator_for
+from annotate.services.topics import checked_topics, release_avoided
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import Membership, User
 
 MAX_TEXT = 20_000
-MAX_TOPIC, MAX_TOPICS = 40, 20
+#: Topics that one person may opt out of.
+MAX_AVOIDED = 200
 MAX_REPEAT = 1000
 #: What `update_terms` changes of a project.
 TERMS = (
@@ -66,16 +68,6 @@ def check_repeats(project: Project, terms: dict[str, Any]) -> None:
         raise AnnotateError(f"repeat_after is {after}; use 1 to {MAX_REPEAT}")
 
 
-def checked_topics(topics: Any) -> list[str]:
-    """Raises AnnotateError for what is no list of a few short names."""
-    if not isinstance(topics, list) or not all(isinstance(each, str) for each in topics):
-        raise AnnotateError("topics must be a list of names")
-    names = list(dict.fromkeys(each.strip().lower() for each in topics if each.strip()))
-    if len(names) > MAX_TOPICS or any(len(each) > MAX_TOPIC for each in names):
-        raise AnnotateError(f"at most {MAX_TOPICS} topics of {MAX_TOPIC} characters each")
-    return names
-
-
 def name_people(*, project: Project, named: Collection[User]) -> None:
     """These members are named for the project, and nobody else is."""
     members = Membership.objects.filter(workspace=project.workspace, user__in=named)
@@ -117,9 +109,10 @@ def accept_consent(*, project: Project, annotator: Annotator, version: int) -> P
 
 
 def set_avoided(*, annotator: Annotator, topics: Any) -> None:
-    """Topics of projects that a person would rather not read about."""
-    annotator.avoids = checked_topics(topics)
+    """Topics that a person would rather not read about: what they hold of them goes back."""
+    annotator.avoids = checked_topics(topics, most=MAX_AVOIDED)
     annotator.save(update_fields=["avoids"])
+    release_avoided(workspace=annotator.workspace)
 
 
 def report_to_admins(*, project: Project, annotator: Annotator, text: str) -> Report:

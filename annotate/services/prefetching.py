@@ -11,7 +11,7 @@ from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
 from annotate.errors import LeaseLost
-from annotate.models import Annotator, Assignment, Comparison, Judgment, Project
+from annotate.models import Annotator, Assignment, Comparison, Judgment, Project, PromptTopic
 from annotate.services.limits import refuse_entry
 from annotate.services.repeating import repeat_for, repeat_is_due
 from annotate.services.serving import (
@@ -117,6 +117,10 @@ def lease_again(assignment: Assignment, annotator: Annotator) -> None:
         raise LeaseLost("you have answered or skipped this comparison")
     if locked.state == State.LEASED:
         return
+    if PromptTopic.objects.filter(
+        prompt__comparison=locked.comparison_id, name__in=annotator.avoids
+    ).exists():
+        raise LeaseLost("this one is about a topic that you asked not to see")
     if others.exists() or judged.exists():
         raise LeaseLost("you have this comparison in another window")
     place = Comparison.objects.filter(pk=locked.comparison_id, slots__gt=0)

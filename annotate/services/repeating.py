@@ -49,6 +49,7 @@ def repeat_for(
             is_repeat=False,
         )
         .exclude(details__has_key="known_model")
+        .exclude(comparison__prompt__topics__name__in=annotator.avoids)
         .order_by("?")
         .first()
     )

@@ -37,6 +37,7 @@ from annotate.models import (
     Guideline,
     Judgment,
     Project,
+    PromptTopic,
 )
 from annotate.models.comparisons import ResponseOrigin
 from annotate.services.limits import refuse_entry, refuse_more
@@ -168,6 +169,10 @@ def open_for(
     # Whoever took their answer back and let the lease run out may be asked again.
     judged = Judgment.objects.current().filter(comparison=OuterRef("pk"), annotator=annotator)
     reasons: list[QuerySet[Any]] = [held, judged]
+    if annotator.avoids:
+        reasons.append(
+            PromptTopic.objects.filter(prompt=OuterRef("prompt"), name__in=annotator.avoids)
+        )
     if writes and annotator.user_id is not None:
         own = ResponseOrigin.objects.filter(author=annotator.user_id)
         reasons += [own.filter(response=OuterRef(side)) for side in ("response_a", "response_b")]

@@ -25,6 +25,7 @@ from annotate.selectors.guidelines import guideline_versions
 from annotate.selectors.streaks import days_in_a_row
 from annotate.selectors.terms import consent_is_asked
 from annotate.services.flagging import flag_comparison
+from annotate.services.hotkeys import hotkeys_of
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.labels import offered_labels
 from annotate.services.prefetching import lease_ahead, show_assignment
@@ -99,6 +100,7 @@ def page(
         "waiting": waiting(project, annotator) + (assignment is not None),
         "limit": COUNT_UP_TO,
         "streak": days_in_a_row(annotator=annotator),
+        "hotkeys": vars(hotkeys_of(user=request.user)),
     }
     return render(request, "annotate/judge.html", context, status=status)
 

@@ -7,21 +7,26 @@ import uuid
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.text import capfirst
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotate.errors import AnnotateError
+from annotate.hotkey_forms import HotkeysForm, as_initial
 from annotate.models import Judgment, Project
 from annotate.selectors.consistency import own_consistencies
 from annotate.selectors.my_work import agreement_of, hours_of, judgments_of
+from annotate.selectors.topics import topics_to_avoid
+from annotate.services.hotkeys import hotkeys_of, keep_hotkeys
 from annotate.services.judging import to_screen
 from annotate.services.labels import offered_labels
 from annotate.services.participation import set_avoided
 from annotate.services.revising import revisable, revise_judgment
 from annotate.services.serving import annotator_for
 from annotate.terms_forms import ReviseForm
+from annotate.views.judging import by_module
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 
@@ -52,8 +57,9 @@ def my_work(request: MemberRequest) -> HttpResponse:
         "hours": hours_of(annotator=annotator)[:14],
         "agreements": agreement_of(annotator=annotator),
         "consistencies": own_consistencies(annotator=annotator),
-        "topics": sorted({topic for project in projects for topic in project.topics}),
+        "topics": topics_to_avoid(workspace=workspace),
         "avoids": annotator.avoids,
+        "keys": HotkeysForm(initial=as_initial(hotkeys_of(user=request.user))),
     }
     return render(request, "annotate/my_work.html", context)
 
@@ -124,6 +130,28 @@ def shown(judgment: Judgment) -> dict[str, object]:
 
 @require_POST
 @requires(Role.ANNOTATOR)
+def hotkeys(request: MemberRequest) -> HttpResponse:
+    """A person's keys, from the plain form or from the judging screen."""
+    form = HotkeysForm(request.POST)
+    problem = ""
+    if form.is_valid():
+        try:
+            keep_hotkeys(user=request.user, **form.wishes())
+        except AnnotateError as error:
+            problem = f"{capfirst(str(error))}."
+    else:
+        problem = " ".join(str(each) for errors in form.errors.values() for each in errors)
+    if by_module(request):
+        return JsonResponse({"problem": problem}, status=422 if problem else 200)
+    if problem:
+        messages.error(request, problem)
+    else:
+        messages.success(request, "Saved. Your keys are the same wherever you sign in.")
+    return redirect(f"{reverse('my_work')}#keys")
+
+
+@require_POST
+@requires(Role.ANNOTATOR)
 def avoid(request: MemberRequest) -> HttpResponse:
     """Topics that a person would rather not read about."""
     annotator = annotator_for(user=request.user, workspace=request.membership.workspace)
@@ -132,5 +160,5 @@ def avoid(request: MemberRequest) -> HttpResponse:
     except AnnotateError as error:
         messages.error(request, f"{capfirst(str(error))}.")
     else:
-        messages.success(request, "Saved. Projects about these show you nothing.")
+        messages.success(request, "Saved. You are shown nothing about these.")
     return redirect("my_work")

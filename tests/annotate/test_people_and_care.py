@@ -7,6 +7,7 @@ from django.test import Client
 
 from annotate.errors import AnnotateError, KeyReused, LimitReached, NotNamed, ProjectClosed
 from annotate.models import Annotator, Answer, Judgment, Participation, Project, Report
+from annotate.selectors.my_work import judgments_of
 from annotate.services.judging import submit_judgment
 from annotate.services.participation import accept_consent, set_avoided, update_terms
 from annotate.services.prefetching import lease_ahead
@@ -146,6 +147,19 @@ def test_my_work_holds_what_is_mine_and_nothing_else(
     assert client.post(f"/my-work/{mine.pk}/", sent).status_code == 302
     assert Judgment.objects.current().get(annotator=bob).answer == "tie"
     assert client.post(f"/my-work/{mine.pk}/", sent).status_code == 404  # it no longer stands
+
+
+def test_a_search_finds_words_of_any_script_and_nothing_of_the_form(
+    people: People, bob: Annotator
+) -> None:
+    project = make_project(people.workspace, slug="words")
+    for text in ("怎么洗掉红酒？", 'She said "no" \\ then\nleft 🎈', "Ärger"):
+        make_judgment(make_comparison(project, prompt=text), bob)
+    for word, n in {
+        "红酒": 1, "🎈": 1, 'said "NO" \\ then\nleft': 1, "rger": 1, "Ärger": 1,
+        "user": 0, "content": 0, "u7ea2": 0, "%": 0, "白": 0,
+    }.items():  # fmt: skip
+        assert judgments_of(annotator=bob, search=word).count() == n, word
 
 
 def test_my_hours_count_time_once(
