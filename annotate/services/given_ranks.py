@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from annotate.errors import BadRow
 from annotate.formats.canonical import canonical_json, sha256
@@ -31,7 +32,10 @@ def store_given_ranks(*, project: Project, given: Sequence[Given]) -> tuple[int,
     for part in chunks(sorted({group.pk for group, *_ in ranked})):
         for pair in Comparison.objects.filter(group__in=part).order_by("pk"):
             pairs[pair.group_id or 0].append(pair)
-    fresh, of_pairs, contradictions, seen = [], [], [], 0
+    fresh: list[Judgment] = []
+    of_pairs: list[Judgment] = []
+    contradictions: list[BadRow] = []
+    seen = 0
     for group, responses, record in ranked:
         ranking, person = ranking_by_position(responses, record), people[record.annotator]
         earlier = said.get((group.pk, person.pk))
@@ -42,7 +46,7 @@ def store_given_ranks(*, project: Project, given: Sequence[Given]) -> tuple[int,
                 contradictions.append(BadRow(record.line, reason))
             continue
         said[group.pk, person.pk] = ranking
-        common = {
+        common: dict[str, Any] = {
             "workspace_id": project.workspace_id,
             "annotator": person,
             "body_digest": sha256(canonical_json(ranking)),
