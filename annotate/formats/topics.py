@@ -29,7 +29,7 @@ def clean_topics(given: object, name: str, *, most: int = MAX_TOPICS) -> list[st
     """A list of names in lower case, each once. Raises Unusable."""
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         raise Unusable(f"{name} is {shown(given)}, not a list of names")
-    names = list(dict.fromkeys(each.strip().lower() for each in given if each.strip()))
+    names = list(dict.fromkeys(" ".join(each.split()).lower() for each in given if each.strip()))
     if len(names) > most or any(len(each) > MAX_TOPIC for each in names):
         raise Unusable(f"{name}: at most {most} of {MAX_TOPIC} characters each")
     for each in names:

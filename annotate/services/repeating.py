@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import secrets
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q
 
-from annotate.models import Annotator, Assignment, Comparison, Judgment, Project
+from annotate.models import Annotator, Assignment, Judgment, Project
+from annotate.services.searching import leases_of, waiting
 
 State = Assignment.State
 
@@ -20,20 +21,20 @@ def repeat_is_due(project: Project) -> bool:
     return project.repeat_every is not None and secrets.randbelow(project.repeat_every) == 0
 
 
-def repeat_for(
-    *, project: Project, annotator: Annotator, open_ones: QuerySet[Comparison]
-) -> Judgment | None:
+def repeat_for(*, project: Project, annotator: Annotator, ahead: bool) -> Judgment | None:
     """The judgment to be said once more: drawn from this person's that others have followed.
 
-    open_ones: what else they could be served. Where that is nothing there is no repeat either, so
-    that a queue that is done stays done.
+    Where nothing else is open to them there is no repeat either, so that a queue that is done stays
+    done. Unless it is leased `ahead`, none while the person has a lease.
     """
+    if not ahead and leases_of(project=project, annotator=annotator).exists():
+        return None
     theirs = Judgment.objects.standing().filter(
         annotator=annotator, comparison__project=project, assignment__isnull=False
     )
     newest = theirs.order_by("-pk").values_list("pk", flat=True)
     after = newest[project.repeat_after - 1 : project.repeat_after].first()
-    if after is None or not open_ones.exists():
+    if after is None or not waiting(project=project, annotator=annotator, limit=1):
         return None
     repeated = Assignment.objects.filter(
         comparison=OuterRef("comparison"),

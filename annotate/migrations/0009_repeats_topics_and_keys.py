@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0002_cache_table'),
-        ('annotate', '0007_serving_and_care'),
+        ('annotate', '0008_calibration_reason'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
