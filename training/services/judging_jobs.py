@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
 from annotate.errors import AnnotateError
@@ -27,6 +28,7 @@ from annotate.models import JudgeVersion, Project
 from annotate.selectors.judges import unjudged
 from annotate.services.machine_judging import store_machine_judgments
 from annotate.services.walls import check_one_workspace
+from rlhf_platform import environment
 from rlhf_platform.accounts.models import Workspace
 from training.engine.judge_answers import ANSWERS
 from training.engine.judge_endpoint import ADDRESSES, KEY
@@ -160,7 +162,10 @@ def outgoing(judge: JudgeVersion, key: str) -> dict[str, str]:
         raise CannotLaunch(f"{judge.settings['url']}: this machine finds no host of that name")
     given = {ADDRESSES: " ".join(addresses)}
     if key:
-        secret = os.environ.get(key, "").strip()
+        try:
+            secret = environment.text(key).strip()
+        except ImproperlyConfigured as error:
+            raise CannotLaunch(f"the key cannot be had: {error}") from error
         if not secret:
             raise CannotLaunch(f"the environment variable {key} is not set where the worker runs")
         given[KEY] = secret
