@@ -34,6 +34,7 @@ urlpatterns = [
     ),
     path("runs/new/", single.new_run, name="run_new"),
     path("runs/<int:pk>/", runs.run, name="run"),
+    path("runs/<int:pk>/report", runs.report, name="run_report"),
     path("models/", versions.versions, name="versions"),
     path("models/<int:pk>/", versions.version, name="version"),
     path("models/<int:pk>/push", publishing.push_model, name="push_model"),

@@ -30,8 +30,7 @@ from annotate.services.machine_judging import store_machine_judgments
 from annotate.services.walls import check_one_workspace
 from rlhf_platform import environment
 from rlhf_platform.accounts.models import Workspace
-from training.engine.judge_answers import ANSWERS
-from training.engine.judge_endpoint import ADDRESSES, KEY
+from training.engine.config_judge import ADDRESSES, ANSWERS, KEY
 from training.errors import CannotLaunch
 from training.models import Job
 from training.services import queueing

@@ -25,7 +25,7 @@ from annotate.services.machine_judging import register_judge, store_machine_judg
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User
 from training.engine.config import RunConfig, from_dict, to_dict
-from training.engine.config_judge import WORDING
+from training.engine.config_judge import KEY, WORDING
 from training.engine.errors import EngineError
 from training.engine.files import adapter_digest
 from training.errors import CannotLaunch, TrainingError
@@ -40,8 +40,6 @@ BOUNDS = (
     "timeout_s", "retries", "requests_per_minute", "max_tokens_total", "price_in", "price_out",
     "max_cost",
 )  # fmt: skip
-#: What the engine reads its endpoint's key from, and nobody else sees.
-KEY = "JUDGE_API_KEY"
 #: The longest question in tokens for a local base.
 LENGTHS = {"max_length": 8192, "max_prompt_length": 8000}
 
