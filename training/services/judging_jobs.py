@@ -129,7 +129,9 @@ def require_outgoing(judge: JudgeVersion, key: str) -> list[str]:
     Raises CannotLaunch for an address that is private and that no admin listed, and for a key that
     is unknown or another server's.
     """
-    from rlhf_platform import http  # imports httpx2, which the web pays only where it is asked
+    import httpcore2  # with the module below what the web pays only where it is asked
+
+    from rlhf_platform import http
 
     url = judge.settings.get("url")
     if url is None:
@@ -145,7 +147,7 @@ def require_outgoing(judge: JudgeVersion, key: str) -> list[str]:
         return http.checked_addresses(urlsplit(url).hostname or "", int(place.rpartition(":")[2]))
     except http.OutgoingRefused as error:
         raise CannotLaunch(f"{url} is not asked: {error}") from error
-    except http.httpcore2.ConnectError:
+    except httpcore2.ConnectError:
         return []
 
 
