@@ -26,6 +26,7 @@ from django.db import transaction
 from annotate.errors import AnnotateError
 from annotate.models import JudgeVersion, Project
 from annotate.selectors.judges import unjudged
+from annotate.services.labels import require_kind
 from annotate.services.machine_judging import store_machine_judgments
 from annotate.services.walls import check_one_workspace
 from rlhf_platform import environment
@@ -71,9 +72,11 @@ def queue_judging(
 
     key: name of the environment variable that holds the server's key (`JUDGE_KEYS`).
     Raises CannotLaunch for bounds, a key or an address that cannot be, for nothing left to judge,
-    and while another judging by this version in this project goes on.
+    and while another judging by this version in this project goes on; WrongKind for a project of
+    anything but comparisons.
     """
     check_one_workspace(judge, project)
+    require_kind(project, Project.Kind.COMPARISONS)
     config_of(judge, bounds or {})
     require_outgoing(judge, key)
     asked = {
