@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from annotate.api.queue import JudgmentOut, QueueEndpoint
+from annotate.api.queue import DetailsIn, JudgmentOut, QueueEndpoint
 from annotate.models import Judgment, Project
 from annotate.selectors.my_work import hours_of, judgments_of
 from annotate.services.hotkeys import FIRST, hotkeys_of, keep_hotkeys
@@ -35,6 +35,8 @@ class ReviseIn(Strict):
     answer = serializers.CharField(max_length=80)
     rationale = serializers.CharField(max_length=MAX_RATIONALE, allow_blank=True, default="")
     idempotency_key = serializers.CharField(max_length=MAX_KEY)
+    strength = serializers.IntegerField(required=False, allow_null=True)
+    details = DetailsIn(required=False, help_text="Nothing is carried over: say all of it again")
 
 
 class DayOut(serializers.Serializer[Any]):

@@ -222,14 +222,19 @@ def waiting(*, project: Project, annotator: Annotator, limit: int) -> int:
 def remember_place(*, annotator: Annotator, comparison: Comparison) -> None:
     """Begin at this comparison from now on; at most of every few dozen servings."""
     if comparison.random_key % REMEMBER_EVERY == 0:
-        Participation.objects.update_or_create(
-            annotator=annotator,
-            project_id=comparison.project_id,
-            defaults={
-                "search_priority": comparison.priority,
-                "search_key": comparison.random_key,
-                "workspace_id": comparison.workspace_id,
-            },
+        Participation.objects.bulk_create(
+            [
+                Participation(
+                    workspace_id=comparison.workspace_id,
+                    project_id=comparison.project_id,
+                    annotator=annotator,
+                    search_priority=comparison.priority,
+                    search_key=comparison.random_key,
+                )
+            ],
+            update_conflicts=True,
+            unique_fields=["annotator", "project"],
+            update_fields=["search_priority", "search_key"],
         )
 
 

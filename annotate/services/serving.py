@@ -11,7 +11,17 @@ import secrets
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Exists, F, FilteredRelation, OuterRef, Q, QuerySet
+from django.db.models import (
+    Exists,
+    F,
+    FilteredRelation,
+    Func,
+    OuterRef,
+    Q,
+    QuerySet,
+    TextField,
+    Value,
+)
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -163,6 +173,18 @@ def on_screen(assignment: Assignment | None, project: Project) -> Assignment | N
     return assignment
 
 
+#: For the rest of the transaction: read the queue in its index's order. Without fresh statistics,
+#: as after an import, PostgreSQL would read all that is open and sort it.
+IN_ORDER = {
+    "postgresql": {
+        "in_order": Func(
+            Value("enable_sort"), Value("off"), Value(True),
+            function="set_config", output_field=TextField(),
+        )
+    }
+}  # fmt: skip
+
+
 def looked_up(workspace: int, *, project: int, annotator: int) -> QuerySet[Annotator]:
     part = FilteredRelation("participations", condition=Q(participations__project=project))
     rows = locked_person(annotator).annotate(part=part)
@@ -171,6 +193,7 @@ def looked_up(workspace: int, *, project: int, annotator: int) -> QuerySet[Annot
         overdue=Exists(overdue_leases(workspace)),
         writes=Exists(ResponseOrigin.objects.filter(author=OuterRef("user"))),
         **PART_COLUMNS,
+        **IN_ORDER.get(connection.vendor, {}),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import uuid
+from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
@@ -15,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from annotate.errors import AnnotateError
 from annotate.hotkey_forms import HotkeysForm, as_initial
-from annotate.models import Judgment, Project
+from annotate.models import Answer, Judgment, Project
 from annotate.selectors.consistency import own_consistencies
 from annotate.selectors.my_work import agreement_of, hours_of, judgments_of
 from annotate.selectors.topics import topics_to_avoid
@@ -27,6 +28,7 @@ from annotate.services.revising import revisable, revise_judgment
 from annotate.services.serving import annotator_for
 from annotate.terms_forms import ReviseForm
 from annotate.views.judging import by_module
+from annotate.views.questions import as_posted, posted_reply, questions_of
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 
@@ -92,6 +94,8 @@ def revise(request: MemberRequest, pk: int) -> HttpResponse:
     annotator = annotator_for(user=request.user, workspace=request.membership.workspace)
     related = ("comparison__project", "comparison__prompt", "assignment__guideline")
     own = Judgment.objects.standing().filter(annotator=annotator, assignment__isnull=False)
+    # A ranking is said once, and its pairs are what it says.
+    own = own.filter(comparison__group=None).exclude(answer=Answer.RANKING)
     judgment = get_object_or_404(own.select_related(*related), pk=pk)
     form = ReviseForm(request.POST or None)
     status = 200
@@ -103,6 +107,7 @@ def revise(request: MemberRequest, pk: int) -> HttpResponse:
                 answer=form.cleaned_data["answer"],
                 rationale=form.cleaned_data["rationale"],
                 idempotency_key=form.cleaned_data["key"],
+                **posted_reply(request.POST),
             )
         except AnnotateError as error:
             form.add_error(None, f"{capfirst(str(error))}.")
@@ -110,8 +115,23 @@ def revise(request: MemberRequest, pk: int) -> HttpResponse:
         else:
             messages.success(request, "Revised. Your first answer stays in the history.")
             return redirect("my_work")
-    context = {"judgment": judgment, "form": form, "key": uuid.uuid4().hex, **shown(judgment)}
+    posted = request.POST if request.method == "POST" else as_posted(judgment)
+    context: dict[str, Any] = {
+        "judgment": judgment,
+        "form": form,
+        "key": uuid.uuid4().hex,
+        "questions": questions_of(asked_of(judgment), posted),
+        **shown(judgment),
+    }
+    if form.is_bound:
+        context["said"] = request.POST.get("answer", "")
     return render(request, "annotate/revise.html", context, status=status)
+
+
+def asked_of(judgment: Judgment) -> dict[str, Any]:
+    """The form of the guidelines that were on the screen; no questions where there were none."""
+    guideline = judgment.assignment.guideline if judgment.assignment is not None else None
+    return dict(guideline.form) if guideline is not None else {}
 
 
 def shown(judgment: Judgment) -> dict[str, object]:
@@ -125,7 +145,8 @@ def shown(judgment: Judgment) -> dict[str, object]:
     choices = [each for each in WORDS.items() if offered.get(each[0], True)]
     a, b = (response.text for response in comparison.pair)
     left, right = (b, a) if judgment.swapped else (a, b)
-    return {"choices": choices, "said": to_screen(judgment), "left": left, "right": right}
+    texts = {"left": left, "right": right}
+    return {"choices": choices, "said": to_screen(judgment), "texts": texts, **texts}
 
 
 @require_POST

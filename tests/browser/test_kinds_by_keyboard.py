@@ -283,6 +283,8 @@ def test_an_answer_is_revised_and_the_first_one_stays(page: Page, live_server: L
     left.focus()
     page.keyboard.press("ArrowRight")  # to the one beside it, "Tie"
     page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # opens "Why?"
+    page.keyboard.press("Tab")
     page.keyboard.type("on second thought")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

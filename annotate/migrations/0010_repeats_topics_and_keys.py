@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0002_cache_table'),
-        ('annotate', '0008_calibration_reason'),
+        ('annotate', '0009_leases_of_a_person'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
