@@ -88,10 +88,32 @@ PUSH_ADVICE: dict[str, Advice] = {
     ),
     "cancelled": Advice("A person cancelled it.", "Nothing to do. Try again to push after all."),
 }
+#: … and where it is a measurement of texts.
+MEASURE_ADVICE: dict[str, Advice] = {
+    "refused": Advice(
+        "The texts could not be measured.",
+        "The sentence above names what to change: the texts, or the base. Then ask the advisor "
+        "again.",
+    ),
+    "preempted": Advice("Its worker was stopped.", "Nothing to do: the measurement begins again."),
+    "lost": Advice(
+        "Its worker stopped giving signs of life.",
+        "See that a worker runs (manage.py up, or manage.py worker), then try again.",
+    ),
+    "bug": Advice(
+        "The measurement broke.",
+        "The worker's log has the traceback. If it breaks the same way twice, report it with that.",
+    ),
+    "oom": Advice(
+        "There was too little memory for the base.", "Ask with a smaller one, or when less runs."
+    ),
+    "cancelled": Advice("A person cancelled it.", "Nothing to do. Try again to measure after all."),
+}
 UNKNOWN = Advice("It ended without saying why.", "Read the end of the log on the job's page.")
 
 
 def advice(reason: str, *, kind: str = Job.Kind.RUN) -> Advice:
     """The words for a job's or an attempt's reason."""
-    found = ADVICE if kind == Job.Kind.RUN else PUSH_ADVICE | {"disk": ADVICE["disk"]}
+    others = MEASURE_ADVICE if kind == Job.Kind.MEASURE else PUSH_ADVICE
+    found = ADVICE if kind == Job.Kind.RUN else others | {"disk": ADVICE["disk"]}
     return found.get(reason, UNKNOWN)

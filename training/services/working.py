@@ -20,6 +20,7 @@ from training.models import Job
 from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run, fail
 from training.services.leases import AWAY, SAFE
+from training.services.measuring import execute_measurement
 from training.services.publishing import execute_push
 from training.services.queueing import Claim, clock
 from training.services.retention import prune_checkpoints
@@ -46,6 +47,7 @@ class Worker:
         self._in_touch_at, self._patient_until = clock(), 0.0
         self._execute: dict[str, Callable[..., None]] = {
             Job.Kind.RUN: functools.partial(execute_run, command=command),
+            Job.Kind.MEASURE: functools.partial(execute_measurement, command=command),
             Job.Kind.PUSH_SNAPSHOT: execute_push,
             Job.Kind.PUSH_MODEL: execute_push,
         }
