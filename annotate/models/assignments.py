@@ -79,6 +79,12 @@ class Assignment(models.Model):
                 name="assignment_live_leases",
             ),
             models.Index(fields=["annotator", "state"], name="assignment_of_annotator"),
+            #: So small that no planner, whatever its statistics, prefers one of all they ever had.
+            models.Index(
+                fields=["annotator"],
+                condition=models.Q(state="leased"),
+                name="assignment_leased_to_annotator",
+            ),
             models.Index(fields=["annotator", "-id"], name="assignment_newest_of_annotator"),
         ]
 

@@ -117,7 +117,7 @@ def test_every_page_is_quiet_accessible_and_does_not_scroll_sideways(
         f"/models/{run.version.pk}/", "/jobs/", f"/jobs/{run.job.pk}/", "/members/",
         "/account/tokens/", "/judge/helpful/", "/plan/", "/help/", "/help/methods/ppo.md",
         "/advise/", "/runs/new/", "/my-work/", "/projects/helpful/people",
-        f"/snapshots/{run.round.snapshot.pk}/preflight/",
+        f"/snapshots/{run.round.snapshot.pk}/preflight/", "/projects/helpful/judges/",
     ):  # fmt: skip
         reply = page.goto(live_server.url + address)
         assert reply is not None

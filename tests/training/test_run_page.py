@@ -54,9 +54,7 @@ def test_settings_that_differ_from_the_run_before_are_named(
     assert "the run before</a> (round 1)" in page
 
 
-def test_a_classification_is_shown_class_by_class(
-    run: Run, people: People, client: Client
-) -> None:
+def test_a_classification_is_shown_class_by_class(run: Run, people: People, client: Client) -> None:
     share = {"precision": 0.5, "precision_low": 0.2, "precision_high": 0.8}
     share |= {"recall": 1.0, "recall_low": 0.4, "recall_high": 1.0}
     share |= {"f1": 0.667, "f1_low": 0.3, "f1_high": 0.9}

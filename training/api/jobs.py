@@ -26,7 +26,7 @@ class JobOut(serializers.ModelSerializer[Job]):
     round = serializers.IntegerField(source="round_id", allow_null=True)
     outcome = serializers.DictField(
         allow_null=True,
-        help_text="Of a push: repo, url, commit; of a measurement: distance",
+        help_text="Of a push: repo, url, commit; a judging: counts; a measurement: distance",
     )
 
     class Meta:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from django.conf import settings
@@ -31,11 +31,13 @@ class Child:
         attempt: str,
         *,
         alive: Callable[[], bool],
+        given: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
         """Start it on a run folder; it hears a pulse while `alive()`. Raises OSError.
 
-        arguments: what else the engine shall do; the folder then only holds the log.
+        given: what its environment holds beside the usual. arguments: what else the engine shall
+        do; the folder then only holds the log.
         """
         self.log = folder / "attempts" / attempt / "log.txt"
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +55,7 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
-                    env=environment(),
+                    env=environment() | dict(given or {}),
                     cwd=settings.BASE_DIR,
                     pass_fds=[read_end],
                     start_new_session=True,

@@ -19,6 +19,7 @@ from training.errors import LostLease
 from training.models import Job
 from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run, fail
+from training.services.judging_jobs import execute_judging
 from training.services.leases import AWAY, SAFE
 from training.services.measuring import execute_measurement
 from training.services.publishing import execute_push
@@ -50,6 +51,7 @@ class Worker:
             Job.Kind.MEASURE: functools.partial(execute_measurement, command=command),
             Job.Kind.PUSH_SNAPSHOT: execute_push,
             Job.Kind.PUSH_MODEL: execute_push,
+            Job.Kind.JUDGE: functools.partial(execute_judging, command=command),
         }
         device = [queue for queue in DEVICE_QUEUES if queue in queues]
         other = [queue for queue in queues if queue not in DEVICE_QUEUES]
