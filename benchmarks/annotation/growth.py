@@ -124,17 +124,17 @@ def fill(size: int, left_s: float) -> tuple[Any, Any]:
         cursor.execute(f"""
             INSERT INTO annotate_assignment (workspace_id, comparison_id, annotator_id, state,
                 swapped, "order", sides_ahead, screen_version, leased_at, shown_at, expires_at,
-                skip_reason, skip_note)
+                skip_reason, skip_note, is_repeat)
             SELECT {w}, id, {who}, 'judged', false, '[]', '', 1, CURRENT_TIMESTAMP,
-                CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '', ''
+                CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '', '', false
             FROM annotate_comparison WHERE project_id = {p} AND random_key < {cut}
             ORDER BY random_key""")
         cursor.execute(f"""
             INSERT INTO annotate_judgment (workspace_id, comparison_id, annotator_id, assignment_id,
                 answer, label, swapped, rationale, details, idempotency_key, body_digest,
-                created_at)
+                created_at, is_repeat)
             SELECT {w}, comparison_id, {who}, id, 'a', '', false, '', '{{}}',
-                'filled ' || comparison_id, '', CURRENT_TIMESTAMP
+                'filled ' || comparison_id, '', CURRENT_TIMESTAMP, false
             FROM annotate_assignment WHERE annotator_id = {who}""")
         cursor.execute(CHECKED[connection.vendor])
         cursor.execute("ANALYZE")
