@@ -91,6 +91,9 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("POST", "jobs/<int:pk>/retry"): Expected(403, 404, {}),
     ("GET", "queues"): Expected(403, 200),
     ("POST", "samplings"): Expected(403, 422, SAMPLING),
+    ("GET", "text-sets"): Expected(403, 200),
+    ("POST", "text-sets"): Expected(403, 415, {}),
+    ("GET", "text-sets/<int:pk>"): Expected(403, 404),
     ("GET", "versions"): Expected(403, 200),
     ("POST", "versions"): Expected(403, 201, {"source": "demo"}),
     ("GET", "versions/<int:pk>"): Expected(403, 404),
@@ -107,6 +110,7 @@ def address(route: str, world: World) -> str:
         "snapshots": world.snapshot,
         "rounds": world.round,
         "runs": world.run,
+        "text-sets": world.text_set,
         "jobs": world.run.job,
         "versions": world.base,
     }

@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from annotate.formats.reading import Row
 from annotate.models import Comparison
 from rlhf_platform.accounts.models import Membership, Role
 from rlhf_platform.accounts.secrets import make_sign_in_link
@@ -28,7 +29,9 @@ from tests.training.rows import (
     make_version,
     write_attempt_file,
 )
-from training.models import Round, Run
+from training.models import Round, Run, TextSet
+from training.services.text_rows import Document, one_document
+from training.services.text_sets import store_text_set
 
 pytestmark = [
     pytest.mark.browser,
@@ -86,7 +89,28 @@ def make_lab(people: People) -> Run:
     make_event(run, 1, "warning", code="cut", message=UGLY)
     make_event(run, 2, "sample", step=1, prompt_id="x", prompt=[], text=UGLY)
     make_curve(run, "loss/train", 0.000001, 123456.0, -0.5)
+    make_texts(people)
     return run
+
+
+def make_texts(people: People) -> None:
+    """A set of every kind, each with something ugly in it."""
+    rows: dict[str, list[Row]] = {
+        "documents": [{"text": UGLY, "title": UGLY, "id": "x" * 400}],
+        "labelled": [{"text": UGLY, "label": "l" * 200}, {"text": "b", "label": "<b>bold</b>"}],
+        "questions": [
+            {"question": UGLY, "answers": [UGLY], "documents": ["x" * 400]}, {"question": "سؤال"},
+        ],
+        "conversations": [
+            {"messages": [{"role": "user", "content": UGLY}, {"role": "assistant", "content": "a"}]}
+        ],
+    }  # fmt: skip
+    for kind, given in rows.items():
+        made = [one_document(row, 1, kind) for row in given]
+        store_text_set(
+            workspace=people.workspace, kind=kind, name=kind, source="s" * 300, licence="l" * 100,
+            documents=[each for each in made if isinstance(each, Document)],
+        )  # fmt: skip
 
 
 def violations(page: Page) -> list[str]:
@@ -117,7 +141,8 @@ def test_every_page_is_quiet_accessible_and_does_not_scroll_sideways(
         f"/models/{run.version.pk}/", "/jobs/", f"/jobs/{run.job.pk}/", "/members/",
         "/account/tokens/", "/judge/helpful/", "/plan/", "/help/", "/help/methods/ppo.md",
         "/advise/", "/runs/new/", "/my-work/", "/projects/helpful/people",
-        f"/snapshots/{run.round.snapshot.pk}/preflight/",
+        f"/snapshots/{run.round.snapshot.pk}/preflight/", "/texts/",
+        *(f"/texts/{text_set.pk}/" for text_set in TextSet.objects.all()),
     ):  # fmt: skip
         reply = page.goto(live_server.url + address)
         assert reply is not None

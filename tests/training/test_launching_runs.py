@@ -21,7 +21,8 @@ from tests.training.rows import make_snapshot, make_version
 from training.errors import CannotLaunch, LaunchKeyReused
 from training.models import Job, Run, TextSet
 from training.services.launching_runs import launch_run
-from training.services.text_sets import Document, store_text_set
+from training.services.text_rows import Document
+from training.services.text_sets import store_text_set
 from training.services.versions import base_version
 
 pytestmark = pytest.mark.django_db

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from training.api import advice, jobs, plans, preflight, rounds, runs, sampling, versions
+from training.api import advice, jobs, plans, preflight, rounds, runs, sampling, text_sets, versions
 
 api_urlpatterns = [
     path("snapshots/<int:pk>/preflight", preflight.SnapshotPreflight.as_view()),
@@ -24,6 +24,8 @@ api_urlpatterns = [
     path("jobs/<int:pk>/retry", jobs.Retry.as_view()),
     path("queues", jobs.Queues.as_view()),
     path("samplings", sampling.Samplings.as_view()),
+    path("text-sets", text_sets.TextSets.as_view()),
+    path("text-sets/<int:pk>", text_sets.OneTextSet.as_view()),
     path("versions", versions.Versions.as_view()),
     path("versions/<int:pk>", versions.OneVersion.as_view()),
 ]
