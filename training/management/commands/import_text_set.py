@@ -50,7 +50,8 @@ class Command(TrainingCommand):
             test_fraction=options["test_fraction"],
             skip_bad=options["skip_bad"],
         )
+        what = made.get_kind_display().lower()
         self.stdout.write(
-            f"text set {made} (id {made.pk}): {made.n_train} {made.get_kind_display().lower()} to train on, "
+            f"text set {made} (id {made.pk}): {made.n_train} {what} to train on, "
             f"{made.n_held_out} held out, {made.size_bytes:,} bytes"
         )
