@@ -30,6 +30,7 @@ class Expected(NamedTuple):
 
 
 ROUND = {"project": "helpful", "snapshot": 1, "method": "dpo", "reference": 1, "fresh_prompts": 1}
+RUN = {"method": "pretrain", "version": 1, "text_set": 1}
 SAMPLING = {"project": "helpful", "version": 1, "prompt_set": 1}
 PROJECT = "projects/<slug:slug>"
 #: The outsider is an admin elsewhere: lists are empty, rows are not found, bodies name nothing.
@@ -82,6 +83,8 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("POST", "rounds/<int:pk>/retry"): Expected(403, 404, {}),
     ("POST", "rounds/<int:pk>/promote"): Expected(403, 404, {}),
     ("POST", "rounds/<int:pk>/reject"): Expected(403, 404, {}),
+    ("GET", "runs"): Expected(403, 200),
+    ("POST", "runs"): Expected(403, 422, RUN),
     ("GET", "runs/<int:pk>"): Expected(403, 404),
     ("GET", "runs/<int:pk>/events"): Expected(403, 404),
     ("GET", "runs/<int:pk>/metrics"): Expected(403, 404),

@@ -15,6 +15,7 @@ api_urlpatterns = [
     path("rounds/<int:pk>/retry", rounds.Retry.as_view()),
     path("rounds/<int:pk>/promote", rounds.Promote.as_view()),
     path("rounds/<int:pk>/reject", rounds.Reject.as_view()),
+    path("runs", runs.Runs.as_view()),
     path("runs/<int:pk>", runs.OneRun.as_view()),
     path("runs/<int:pk>/events", runs.RunEvents.as_view()),
     path("runs/<int:pk>/metrics", runs.RunMetrics.as_view()),

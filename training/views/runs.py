@@ -12,9 +12,12 @@ from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 from training.models import Run
 from training.selectors.alarms import run_alarms
+from training.selectors.answers import answering
 from training.selectors.attempts import config_differences, phases, run_samples
 from training.selectors.checkpoints import run_checkpoints
+from training.selectors.compared import comparison
 from training.selectors.events import run_pace
+from training.selectors.findings import classification, pretraining
 from training.selectors.jobs import job_standing
 from training.selectors.preflight import run_preflight
 from training.selectors.results import run_measures
@@ -29,7 +32,15 @@ from training.services.queueing import FINAL
 def run(request: MemberRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(
         Run.objects.select_related(
-            "job", "calibration", "version", "output", "round__project", "round__snapshot"
+            "job",
+            "calibration",
+            "version",
+            "output",
+            "round__project",
+            "round__snapshot",
+            "snapshot__project",
+            "text_set",
+            "documents",
         ),
         pk=pk,
         workspace=request.membership.workspace,
@@ -44,6 +55,10 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         "standing": job_standing(found.job, run_checkpoints(found)),
         "phases": phases(found),
         "measures": run_measures(found),
+        "classified": classification(found),
+        "sides": pretraining(found),
+        "answers": answering(found),
+        "compared": comparison(found),
         "curves": run_curves(found, alarms) if found.method in TRAINED else [],
         "stops": stops,
         "alarms": alarms,
