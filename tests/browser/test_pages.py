@@ -17,6 +17,7 @@ from rlhf_platform.accounts.secrets import make_sign_in_link
 from tests.browser.test_judging_by_keyboard import CHROMIUM, FLAGS
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
 from tests.people import People, make_people
+from tests.training import findings
 from tests.training.rows import (
     make_attempt,
     make_checkpoint,
@@ -90,6 +91,7 @@ def make_lab(people: People) -> Run:
     make_event(run, 2, "sample", step=1, prompt_id="x", prompt=[], text=UGLY)
     make_curve(run, "loss/train", 0.000001, 123456.0, -0.5)
     make_texts(people)
+    make_findings(people)
     return run
 
 
@@ -111,6 +113,24 @@ def make_texts(people: People) -> None:
             workspace=people.workspace, kind=kind, name=kind, source="s" * 300, licence="l" * 100,
             documents=[each for each in made if isinstance(each, Document)],
         )  # fmt: skip
+
+
+def make_findings(people: People) -> None:
+    """A finished run of every method that shows what it found in its own way."""
+    lab = people.workspace
+    names = ["ham", "l" * 120, "<b>bold</b>", *(f"label {n}" for n in range(12))]
+    matrix = [[9 if row == k else (row + k) % 3 for k in range(15)] for row in range(15)]
+    findings.classifier(lab, names, matrix)
+    findings.pretrained(lab)
+    findings.comparison(lab, sft=UGLY)
+    passage = {"n": 1, "document": "x" * 400, "start": 0, "end": len(UGLY)}
+    rows = [
+        {"id": f"{n}", "answer": UGLY, "scores": {"f1": 0.5}, "passages": [passage],
+         "citations": [passage, {"n": 9, "document": None}]}
+        for n in range(2)
+    ]  # fmt: skip
+    questions, documents = (TextSet.objects.get(name=name) for name in ("questions", "documents"))
+    findings.answering(lab, questions, documents, rows)
 
 
 def violations(page: Page) -> list[str]:
@@ -143,6 +163,7 @@ def test_every_page_is_quiet_accessible_and_does_not_scroll_sideways(
         "/advise/", "/runs/new/", "/my-work/", "/projects/helpful/people",
         f"/snapshots/{run.round.snapshot.pk}/preflight/", "/texts/",
         *(f"/texts/{text_set.pk}/" for text_set in TextSet.objects.all()),
+        *(f"/runs/{one.pk}/" for one in Run.objects.filter(round=None)),
     ):  # fmt: skip
         reply = page.goto(live_server.url + address)
         assert reply is not None

@@ -148,8 +148,8 @@ inputs = tokenizer.apply_chat_template(
 )"""
     if not turns:
         ask = 'inputs = tokenizer("The first words of a document", return_tensors="pt")'
-    return f"""{"" if whole else "from peft import PeftModel" + chr(10)}\
-from transformers import AutoModelForCausalLM, AutoTokenizer
+    first = "" if whole else "from peft import PeftModel\n"
+    return f"""{first}from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained({named})
 {load}
@@ -318,8 +318,8 @@ def lineage_lines(version: ModelVersion) -> str:
             )
         steps.append(
             f"snapshot {snapshot.number} of project {snapshot.project.slug}: {snapshot.n_train} "
-            f"training and {snapshot.n_test} held-out {rows_in(snapshot)}, sha256 `{snapshot.sha256}`; "
-            f"agreement: {trust}"
+            f"training and {snapshot.n_test} held-out {rows_in(snapshot)}, sha256 "
+            f"`{snapshot.sha256}`; agreement: {trust}"
         )
     texts = text_set_of(version)
     if texts is not None:
