@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.conf import settings
 
 from annotate.errors import AnnotateError
 from annotate.formats.reading import FORMATS
-from annotate.models import Project, PromptSet
+from annotate.models import JudgeVersion, Project, PromptSet
+from annotate.selectors.judges import accepted_judges
 from annotate.services.labels import Label, labels_from_text
 
 MAX_UPLOAD_MB = settings.MAX_UPLOAD_BYTES // 2**20
@@ -171,3 +172,11 @@ class FreezeForm(forms.Form):
     leave_out_known = forms.BooleanField(
         required=False, label="Leave out judgments of people who knew the model"
     )
+    #: Any of the workspace: the freezing says why one that is not accepted does not count.
+    judge = forms.ModelChoiceField(JudgeVersion.objects.none(), required=False)
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.accepted = accepted_judges(project=project)
+        judge = cast(forms.ModelChoiceField, self.fields["judge"])
+        judge.queryset = JudgeVersion.objects.filter(workspace=project.workspace_id)

@@ -63,6 +63,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     training.CannotLaunch: (422, "cannot-launch", "The launch is impossible as asked"),
     training.UnknownBase: (422, "unknown-base", "There is no such base model"),
     training.UnknownVersion: (404, "not-found", "Not found"),
+    training.FailedGate: (409, "failed-gate", "A gate was failed and no reason given"),
     training.IllegalTransition: (409, "illegal-transition", "Not possible in this state"),
     training.LostLease: (409, "lost-lease", "Another worker has the job"),
     training.TrainingError: (422, "refused", "The request cannot be honoured"),

@@ -63,6 +63,23 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast
 
 
+def checked_addresses(host: str, port: int) -> list[str]:
+    """The addresses of a host, all of them public, or the host listed.
+
+    Raises OutgoingRefused naming the one that is not, httpcore2.ConnectError for an unknown name.
+    """
+    addresses = resolve(host, port)
+    if f"{host.lower()}:{port}" not in listed():
+        # One private answer among public ones is an attempt, not an accident: refuse them all.
+        for address in addresses:
+            if not is_public(address):
+                raise OutgoingRefused(
+                    f"{host}:{port} is at {address}, which is not on the public internet; an "
+                    f"admin can allow it with OUTGOING_ALLOW={host}:{port}"
+                )
+    return addresses
+
+
 class GuardedBackend(httpcore2.SyncBackend):
     """Opens TCP connections to public or listed addresses, and to nothing else."""
 
@@ -74,15 +91,7 @@ class GuardedBackend(httpcore2.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
-        addresses = resolve(host, port)
-        if f"{host.lower()}:{port}" not in listed():
-            # One private answer among public ones is an attempt, not an accident: refuse them all.
-            for address in addresses:
-                if not is_public(address):
-                    raise OutgoingRefused(
-                        f"{host}:{port} is at {address}, which is not on the public internet; an "
-                        f"admin can allow it with OUTGOING_ALLOW={host}:{port}"
-                    )
+        addresses = checked_addresses(host, port)
         trouble: Exception | None = None
         for address in addresses:
             try:

@@ -209,6 +209,9 @@ BROKER_URL = env.text("BROKER_URL", "embedded")
 JOB_LEASE_S = env.number("JOB_LEASE_S", 30, minimum=2)
 #: Comparisons that people have judged too before a machine's judgments may be trained on.
 JUDGE_CALIBRATION_ROWS = env.number("JUDGE_CALIBRATION_ROWS", 100, minimum=20)
+#: NAME=host:port: environment variables that hold a judge's key, and the one server each may go to.
+#: A person who may name an address but not the key's place cannot have it sent elsewhere.
+JUDGE_KEYS = env.words("JUDGE_KEYS")
 #: Processor threads for one training run; part of its config, so that results repeat.
 TRAINING_THREADS = env.number("TRAINING_THREADS", 2, minimum=1)
 #: Days for which the checkpoints of runs that ended are kept; 0 keeps them for ever.

@@ -27,5 +27,9 @@ class IllegalTransition(TrainingError):
     """Raised when a job, run or round is asked to move to a state it cannot reach from here."""
 
 
+class FailedGate(TrainingError):
+    """Raised when a policy that failed a gate is to be promoted and no reason is given."""
+
+
 class LostLease(TrainingError):
     """Raised when a write carries a token that is no longer the job's; nothing was written."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers, status
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -33,6 +34,7 @@ from annotate.services.questions import (
 )
 from annotate.services.rankings import shown_candidates
 from annotate.services.serving import (
+    IN_HAND,
     MAX_SKIP_NOTE,
     annotator_for,
     next_assignment,
@@ -225,10 +227,10 @@ class QueueEndpoint(Endpoint):
 
     def mine(self, pk: int) -> Assignment:
         """An assignment of this person; anybody else's is not found."""
-        rows = Assignment.objects.filter(annotator__user=self.person)
-        return self.find(
-            rows.select_related("annotator", "comparison__project", "guideline"), pk=pk
-        )
+        found = IN_HAND.first(user=self.person.pk, workspace=self.workspace.pk, pk=pk)
+        if found is None:
+            raise NotFound(f"This workspace has no assignment {pk} of yours.")
+        return found
 
     def upcoming(self, done: Assignment) -> Assignment | None:
         """What comes next; a project that was closed meanwhile has nothing."""

@@ -12,6 +12,7 @@ from rest_framework.response import Response
 
 from annotate.export.writers import snapshot_lines
 from annotate.models import Project, Snapshot, SnapshotRow
+from annotate.selectors.lookup import find_judge
 from annotate.services.freezing import freeze_snapshot
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
@@ -23,12 +24,21 @@ class SnapshotOut(serializers.ModelSerializer[Snapshot]):
     project = serializers.CharField(source="project.slug")
     rule = serializers.DictField(help_text="How rows were chosen, labelled, split and hashed")
     summary = serializers.DictField(help_text="Counts of what went in and what was left out")
+    judge = serializers.CharField(
+        source="rule.belief.machine.judge",
+        default=None,
+        allow_null=True,
+        help_text="The machine that judged where no person did; null where people judged all",
+    )
+    by_machine = serializers.IntegerField(
+        source="summary.by_machine", default=0, help_text="Rows that a machine judged"
+    )
 
     class Meta:
         model = Snapshot
         fields = (
-            "id", "project", "number", "n_train", "n_test", "sha256", "rule", "summary",
-            "created_at",
+            "id", "project", "number", "n_train", "n_test", "sha256", "rule", "summary", "judge",
+            "by_machine", "created_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -38,6 +48,13 @@ class SnapshotIn(Strict):
     leave_out_known = serializers.BooleanField(
         default=False,
         help_text="Judgments of people who said that they knew the model do not count",
+    )
+    judge = serializers.CharField(
+        default="",
+        allow_blank=True,
+        max_length=80,
+        help_text="An accepted machine judge for what no person judged, as NAME (its newest "
+        "version) or NAME:VERSION; by default people alone count",
     )
 
 
@@ -59,11 +76,14 @@ class Snapshots(Endpoint):
         body=SnapshotIn,
         gives=SnapshotOut,
         status=201,
-        problems=[404],
+        problems=[404, 409],
     )
     def post(self, request: Request, slug: str) -> Response:
         project = self.find(Project.objects.all(), slug=slug)
-        made = freeze_snapshot(project=project, actor=self.person, **self.body(SnapshotIn))
+        asked = self.body(SnapshotIn)
+        name = asked.pop("judge")
+        judge = find_judge(name, workspace=self.workspace.slug) if name else None
+        made = freeze_snapshot(project=project, actor=self.person, judge=judge, **asked)
         return Response(SnapshotOut(made).data, status=status.HTTP_201_CREATED)
 
 

@@ -107,6 +107,8 @@ class Calibration(models.Model):
     n = models.PositiveIntegerField()
     #: `annotate.statistics.calibration.Figures`, in full.
     figures = models.JSONField()
+    #: Why this agreement is enough, in the admin's words.
+    reason = models.TextField(blank=True)
     accepted_by = models.ForeignKey(
         site.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 
 from django.conf import settings
@@ -167,3 +168,9 @@ class Annotator(models.Model):
 
     def __str__(self) -> str:
         return str(self.user) if self.user else self.external_name
+
+    @property
+    def pseudonym(self) -> str:
+        """What stands for them where no name may: 12 hex digits, the same in one workspace only."""
+        told = f"{self.workspace_id}:{self.pk}".encode()
+        return hmac.new(self.pseudonym_key.encode(), told, "sha256").hexdigest()[:12]

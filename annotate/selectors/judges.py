@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 
 from annotate.models import (
     Answer,
@@ -17,25 +18,42 @@ from annotate.models import (
     Project,
 )
 from annotate.statistics.belief import believe
-from rlhf_platform.accounts.models import Workspace
 
 if TYPE_CHECKING:
     from annotate.statistics.calibration import Figures, Judged
 
 
-def judges_of(*, workspace: Workspace) -> QuerySet[JudgeVersion]:
-    """Versions of a workspace's judges with the counts of what they said, the newest first."""
+def judges_of(*, project: Project) -> QuerySet[JudgeVersion]:
+    """Versions of the workspace's judges, each with the counts of what it said in this project.
+
+    By name, the newest version first; `accepted` says whether snapshots may use it here.
+    """
     verdict = MachineJudgment.Answer
+    here = Q(judgments__comparison__project=project)
+    calibrations = Calibration.objects.filter(judge=OuterRef("pk"), project=project)
     return (
-        JudgeVersion.objects.filter(workspace=workspace)
+        JudgeVersion.objects.filter(workspace=project.workspace_id)
         .annotate(
-            n_judged=Count("judgments"),
-            n_flipped=Count("judgments", filter=Q(judgments__flipped=True)),
-            n_failed=Count("judgments", filter=Q(judgments__answer=verdict.NONE)),
-            n_tokens=Sum("judgments__tokens", default=0),
+            n_judged=Count("judgments", filter=here),
+            n_flipped=Count("judgments", filter=here & Q(judgments__flipped=True)),
+            n_failed=Count("judgments", filter=here & Q(judgments__answer=verdict.NONE)),
+            n_tokens=Sum("judgments__tokens", filter=here, default=0),
+            accepted=Exists(calibrations),
         )
         .order_by("name", "-version")
     )
+
+
+def accepted_judges(*, project: Project) -> QuerySet[JudgeVersion]:
+    """The versions whose judgments snapshots of this project may use."""
+    accepted = Calibration.objects.filter(judge=OuterRef("pk"), project=project)
+    return JudgeVersion.objects.filter(Exists(accepted)).order_by("name", "-version")
+
+
+def model_of(judge: JudgeVersion) -> str:
+    """What the judge asks, in words for people: no path on this machine is among them."""
+    served = judge.settings.get("model")
+    return str(served) if served else PurePath(str(judge.settings.get("base", ""))).name
 
 
 def unjudged(

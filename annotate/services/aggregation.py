@@ -19,6 +19,7 @@ from annotate.models import (
     Preference,
     Project,
 )
+from annotate.selectors.judges import model_of
 from annotate.selectors.quality import project_agreement
 from annotate.services.labels import current_labels
 from annotate.services.machine_judging import require_calibrated
@@ -190,7 +191,7 @@ def provenance(judge: JudgeVersion, project: Project) -> dict[str, Any]:
     return {
         "judge": f"{judge}",
         "digest": judge.digest,
-        "model": judge.settings.get("model") or judge.settings.get("base"),
+        "model": model_of(judge),
         "calibration": calibration.pk,
         "calibrated_on": calibration.n,
         "agreement": calibration.figures["agreement"],

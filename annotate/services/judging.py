@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from annotate.errors import AnnotateError, KeyReused, LeaseLost, NothingToUndo, ProjectClosed
@@ -16,7 +16,9 @@ from annotate.models import Annotator, Answer, Assignment, Comparison, Judgment,
 from annotate.services.labels import offered_labels
 from annotate.services.questions import SCREEN_ANSWERS, Reply, checked_reply
 from annotate.services.rankings import checked_ranking, store_pair_judgments
-from annotate.services.serving import from_now, lock_person, release
+from annotate.services.searching import from_now
+from annotate.services.serving import lock_person, release
+from rlhf_platform.prepared import PreparedUpdate
 
 State = Assignment.State
 #: How long a judgment may be taken back.
@@ -212,10 +214,16 @@ def said_before(
     return earlier, next((row for row in chain if row.pk not in superseded), None)
 
 
+def lease_in_hand(*, pk: int, annotator: int) -> QuerySet[Assignment]:
+    return Assignment.objects.filter(pk=pk, annotator=annotator, state=State.LEASED)
+
+
+LEASE_ANSWERED = PreparedUpdate(lease_in_hand, state=State.JUDGED)
+
+
 def answered(assignment: Assignment, annotator: Annotator) -> bool:
     """Turn the lease into a judged assignment, which keeps its place; False where it has ended."""
-    lease = Assignment.objects.filter(pk=assignment.pk, annotator=annotator, state=State.LEASED)
-    return bool(lease.update(state=State.JUDGED))
+    return bool(LEASE_ANSWERED.run(pk=assignment.pk, annotator=annotator.pk))
 
 
 def answer_late(assignment: Assignment, annotator: Annotator) -> None:
@@ -223,17 +231,19 @@ def answer_late(assignment: Assignment, annotator: Annotator) -> None:
 
     Raises LeaseLost.
     """
-    locked = Assignment.objects.select_for_update(no_key=True).get(pk=assignment.pk)
-    if locked.annotator_id != annotator.pk or locked.state in (State.JUDGED, State.SKIPPED):
+    # All of them: another window may answer the lease that this person got after this one.
+    rows = Assignment.objects.select_for_update(no_key=True).filter(
+        comparison=assignment.comparison_id, annotator=annotator
+    )
+    theirs = {row.pk: row for row in rows.order_by("pk")}
+    locked = theirs.pop(assignment.pk, None)
+    if locked is None or locked.state in (State.JUDGED, State.SKIPPED):
         raise LeaseLost("this comparison is no longer yours; the next one is")
-    others = Assignment.objects.filter(
-        comparison=locked.comparison_id, annotator=annotator
-    ).exclude(pk=locked.pk)
-    if others.filter(state__in=[State.JUDGED, State.SKIPPED]).exists():
+    if any(other.state in (State.JUDGED, State.SKIPPED) for other in theirs.values()):
         raise LeaseLost("you have answered or skipped this comparison in another window")
     # Leased to the same person once more: that lease's place becomes this answer's.
     has_place = locked.state == State.LEASED or bool(
-        others.filter(state=State.LEASED).update(state=State.EXPIRED)
+        Assignment.objects.filter(pk__in=theirs, state=State.LEASED).update(state=State.EXPIRED)
     )
     comparison = Comparison.objects.filter(pk=locked.comparison_id, slots__gt=0)
     if not has_place and not comparison.update(slots=F("slots") - 1):

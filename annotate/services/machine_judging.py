@@ -137,13 +137,20 @@ def cleaned(reason: object) -> str:
 
 
 @transaction.atomic
-def accept_calibration(*, judge: JudgeVersion, project: Project, actor: User) -> Calibration:
+def accept_calibration(
+    *, judge: JudgeVersion, project: Project, actor: User, reason: str
+) -> Calibration:
     """Let snapshots of this project use this version's judgments, on the numbers of now.
 
     Raises NotCalibrated with too few comparisons that people judged too, AnnotateError for whoever
-    is no admin.
+    is no admin or gives no reason.
     """
     check_one_workspace(judge, project)
+    problem = text_problem(reason, "the reason")
+    if problem or not reason.strip():
+        raise AnnotateError(problem or "say why this agreement is enough; the reason is kept")
+    if len(reason) > LONGEST_REASON:
+        raise AnnotateError(f"a reason has at most {LONGEST_REASON} characters")
     admin = Membership.objects.filter(
         workspace=project.workspace, user=actor, role=Role.ADMIN
     ).exists()
@@ -162,6 +169,7 @@ def accept_calibration(*, judge: JudgeVersion, project: Project, actor: User) ->
         project=project,
         n=n,
         figures=asdict(figures),
+        reason=reason.strip(),
         accepted_by=actor,
     )
 

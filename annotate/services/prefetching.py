@@ -13,16 +13,14 @@ from django.db.models.functions import Now
 from annotate.errors import LeaseLost
 from annotate.models import Annotator, Assignment, Comparison, Judgment, Project
 from annotate.services.limits import refuse_entry
+from annotate.services.searching import from_now, leases_of
 from annotate.services.serving import (
     ON_SCREEN,
     check_open,
     expire_leases,
-    from_now,
     lease_first,
-    leases_of,
     lock_person,
     look_up,
-    open_for,
 )
 
 State = Assignment.State
@@ -67,8 +65,7 @@ def lease_ahead(*, project: Project, annotator: Annotator) -> list[Assignment]:
             kept = [assignment.pk for assignment in held[:wanted]]
             Assignment.objects.filter(pk__in=kept).update(expires_at=from_now(UNSHOWN_S))
         while len(held) < wanted:
-            free = open_for(project=project, annotator=annotator)
-            taken = lease_first(free, project=project, annotator=annotator, ahead_s=UNSHOWN_S)
+            taken = lease_first(project=project, annotator=annotator, look=look, ahead_s=UNSHOWN_S)
             if taken is None:
                 break
             held.append(taken)

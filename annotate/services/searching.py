@@ -1,4 +1,4 @@
-"""Where a person's search of the queue begins, so that it does not grow with what they have judged.
+"""The search of the queue for what a person may judge next, and where it begins.
 
 The queue has one order for everybody. Whoever is ahead of the others would step over all they have
 judged and others are still wanted for; instead their search begins at a remembered place. Nothing
@@ -9,28 +9,187 @@ once more, which finds what was freed or passed over meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
-from django.db.models import F, QuerySet, Subquery
+from django.db import connection
+from django.db.models import (
+    DateTimeField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+)
+from django.db.models.functions import Now
+from django.db.models.lookups import IsNull
 
-from annotate.models import Annotator, Comparison, Participation, Project
+from annotate.models import (
+    Annotator,
+    Assignment,
+    Candidate,
+    Comparison,
+    Guideline,
+    Judgment,
+    Participation,
+    Project,
+)
+from annotate.models.comparisons import ResponseOrigin
+from rlhf_platform.prepared import Prepared
+
+State = Assignment.State
 
 #: The place is remembered about once in so many servings: a statement saved in the others, for
 #: stepping over at most a few dozen rows.
 REMEMBER_EVERY = 32
 
 
-def stretches(
-    open_ones: QuerySet[Comparison], place: tuple[int, int] | None
-) -> Iterator[QuerySet[Comparison]]:
-    """The open comparisons in the parts in which to look for the first, each one range of an index.
+#: What a screen needs of a guideline, read with the comparison; its text is read where it is shown.
+GUIDELINE_COLUMNS = ("id", "project_id", "version", "labels", "form")
 
-    place: (priority, random key) at which the search begins.
+
+def from_now(seconds: float) -> ExpressionWrapper:
+    """When a lease of that length taken now ends, by the database's clock."""
+    return ExpressionWrapper(Now() + timedelta(seconds=seconds), output_field=DateTimeField())
+
+
+def leases_of(*, project: Project | int, annotator: Annotator | int) -> QuerySet[Assignment]:
+    """The leases of this person in this project that still run."""
+    return Assignment.objects.filter(
+        comparison__project=project,
+        annotator=annotator,
+        state=State.LEASED,
+        expires_at__gt=Now(),
+    )
+
+
+def open_for(
+    *, project: int, annotator: int, author: int | None, rankings: bool
+) -> QuerySet[Comparison]:
+    """Comparisons with a free place that this person may judge, in serving order.
+
+    All by key. `author` is the person's user if any response is theirs: nobody judges their own.
+
+    What they may not judge is looked up row by row, each through an index, as `(SELECT …) IS NULL`.
+    A NOT EXISTS would become a join, for which PostgreSQL without fresh statistics reads all that
+    the person has ever done once for every open comparison.
     """
+    held = Assignment.objects.filter(
+        comparison=OuterRef("pk"),
+        annotator=annotator,
+        state__in=[State.LEASED, State.JUDGED, State.SKIPPED],
+    )
+    # Whoever took their answer back and let the lease run out may be asked again.
+    judged = Judgment.objects.current().filter(comparison=OuterRef("pk"), annotator=annotator)
+    reasons: list[QuerySet[Any]] = [held, judged]
+    if author is not None:
+        own = ResponseOrigin.objects.filter(author=author)
+        reasons += [own.filter(response=OuterRef(side)) for side in ("response_a", "response_b")]
+        if rankings:
+            ranked = Candidate.objects.filter(comparison=OuterRef("pk"))
+            reasons.append(ranked.filter(response__origins__author=author))
+    open_ones = Comparison.objects.filter(
+        Q(reserved_for=None) | Q(reserved_for=annotator), project=project, slots__gt=0
+    )
+    for reason in reasons:
+        open_ones = open_ones.filter(IsNull(Subquery(reason.values("pk")[:1]), True))
+    return open_ones.order_by(F("priority").desc(), "random_key")
+
+
+#: The parts of the queue in which to look for the first, each one range of an index: from the
+#: place on, less urgent than it, all.
+HERE, BELOW, ALL = "here", "below", "all"
+
+
+def stretch(open_ones: QuerySet[Comparison], part: str, *, priority: int = 0, key: int = 0) -> Any:
+    """The open comparisons in that part of the queue."""
+    if part == HERE:
+        return open_ones.filter(priority=priority, random_key__gte=key)
+    return open_ones.filter(priority__lt=priority) if part == BELOW else open_ones
+
+
+def to_serve(
+    part: str, lease_s: int, rankings: bool, ahead: bool, wait: bool, **values: Any
+) -> QuerySet[Comparison]:
+    """The first open comparison of a part, locked, with what its lease and its screen need.
+
+    Unless it is leased `ahead`, none while the person has a lease. Passes over what others hold,
+    unless it is to `wait` for it.
+    """
+    project, annotator = values["project"], values["annotator"]
+    open_ones = open_for(
+        project=project, annotator=annotator, author=values.get("author"), rankings=rankings
+    )
+    if not ahead:
+        open_ones = open_ones.filter(~Exists(leases_of(project=project, annotator=annotator)))
+    place = {name: values[name] for name in ("priority", "key") if name in values}
+    newest = Guideline.objects.filter(project=project).order_by("-version")
+    before = Assignment.objects.filter(annotator=annotator).order_by("-pk")
+    rows = stretch(open_ones, part, **place).annotate(
+        lease_ends=from_now(lease_s),
+        sides_before=Subquery(before.values("sides_ahead")[:1]),
+        **{f"guideline_{name}": Subquery(newest.values(name)[:1]) for name in GUIDELINE_COLUMNS},
+    )
+    if connection.features.has_select_for_update_skip_locked:
+        rows = rows.select_for_update(skip_locked=not wait, of=("self",), no_key=True)
+    served: QuerySet[Comparison] = rows.select_related("prompt", "response_a", "response_b")[:1]
+    return served
+
+
+TO_SERVE = Prepared(to_serve)
+
+
+def parts_of(place: tuple[int, int] | None) -> Iterator[tuple[str, dict[str, int]]]:
+    """The parts to search, in order, and what each needs of the place: (priority, random key)."""
     if place is not None:
         priority, key = place
-        yield open_ones.filter(priority=priority, random_key__gte=key)
-        yield open_ones.filter(priority__lt=priority)
-    yield open_ones
+        yield HERE, {"priority": priority, "key": key}
+        yield BELOW, {"priority": priority}
+    yield ALL, {}
+
+
+def first_open(
+    *, project: Project, annotator: Annotator, look: Any, lease_s: int, ahead: bool
+) -> Any:
+    """The first comparison that is free for the person, locked; None where nothing is.
+
+    Within a transaction that holds the person's lock; look: what `look_up` gave.
+    Any: it has columns that are not fields of the model.
+    """
+    values = {"project": project.pk, "annotator": annotator.pk}
+    if look.writes and annotator.user_id is not None:
+        values["author"] = annotator.user_id
+    # A place of a comparison with several may still be free when whoever locks it is done.
+    waits = (False, True) if connection.features.has_select_for_update_skip_locked else (False,)
+    rankings = project.kind == Project.Kind.RANKINGS
+    for part, place in parts_of(place_of(look)):
+        for wait in waits:
+            found = TO_SERVE.first(part, lease_s, rankings, ahead, wait, **values, **place)
+            if found is not None:
+                return found
+    return None
+
+
+def waiting(*, project: Project, annotator: Annotator, limit: int) -> int:
+    """How many comparisons wait for this person, counted up to a bound.
+
+    Counted from their place first: from the start it steps over all they have judged.
+    """
+    open_ones = open_for(
+        project=project.pk,
+        annotator=annotator.pk,
+        author=annotator.user_id,
+        rankings=project.kind == Project.Kind.RANKINGS,
+    ).order_by()
+    place = place_of(Participation.objects.filter(project=project, annotator=annotator).first())
+    count = 0
+    for part, values in parts_of(place):
+        count = stretch(open_ones, part, **values)[:limit].count()
+        if count == limit:
+            break
+    return count
 
 
 def remember_place(*, annotator: Annotator, comparison: Comparison) -> None:

@@ -8,55 +8,36 @@ requests that would end it, one finds it ended. On SQLite every write is an IMME
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import (
-    DateTimeField,
-    Exists,
-    ExpressionWrapper,
-    F,
-    FilteredRelation,
-    OuterRef,
-    Q,
-    QuerySet,
-    Subquery,
-)
+from django.db.models import Exists, F, FilteredRelation, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
-from django.db.models.lookups import IsNull
 from django.utils import timezone
 
 from annotate.errors import AnnotateError, LeaseLost, ProjectClosed
 from annotate.formats.canonical import text_problem
-from annotate.models import (
-    Annotator,
-    Assignment,
-    Candidate,
-    Comparison,
-    Guideline,
-    Judgment,
-    Project,
-)
+from annotate.models import Annotator, Assignment, Comparison, Guideline, Project
 from annotate.models.comparisons import ResponseOrigin
 from annotate.services.limits import refuse_entry, refuse_more
 from annotate.services.searching import (
+    GUIDELINE_COLUMNS,
     PART_COLUMNS,
-    place_of,
+    first_open,
+    from_now,
+    leases_of,
     remember_place,
     search_again_for,
-    stretches,
 )
 from annotate.services.sides import draw_side
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
+from rlhf_platform.prepared import Prepared, PreparedUpdate
 
 State = Assignment.State
 MAX_SKIP_NOTE = 500
 #: Overdue leases taken back per look at the queue.
 EXPIRE_AT_ONCE = 50
-#: What a screen needs of a guideline, read with the comparison; its text is read where it is shown.
-GUIDELINE_COLUMNS = ("id", "project_id", "version", "labels", "form")
 
 
 def annotator_for(*, user: User, workspace: Workspace) -> Annotator:
@@ -67,9 +48,9 @@ def annotator_for(*, user: User, workspace: Workspace) -> Annotator:
     return annotator
 
 
-def locked_person(annotator: Annotator) -> QuerySet[Annotator]:
+def locked_person(annotator: int) -> QuerySet[Annotator]:
     """The person's row; reading it in a transaction makes their other requests wait for its end."""
-    rows = Annotator.objects.filter(pk=annotator.pk).only("pk")
+    rows = Annotator.objects.filter(pk=annotator).only("pk")
     if connection.features.has_select_for_update:
         rows = rows.select_for_update(no_key=True, of=("self",))
     return rows
@@ -78,17 +59,7 @@ def locked_person(annotator: Annotator) -> QuerySet[Annotator]:
 def lock_person(annotator: Annotator) -> None:
     """One at a time of a person's own requests: two windows would lease two comparisons."""
     if connection.features.has_select_for_update:
-        locked_person(annotator).get()
-
-
-def leases_of(*, project: Project, annotator: Annotator) -> QuerySet[Assignment]:
-    """The leases of this person in this project that still run."""
-    return Assignment.objects.filter(
-        comparison__project=project,
-        annotator=annotator,
-        state=State.LEASED,
-        expires_at__gt=Now(),
-    )
+        locked_person(annotator.pk).get()
 
 
 #: What the screen shows of an assignment.
@@ -119,11 +90,18 @@ def release(*, assignment_id: int, comparison_id: int, to: str, overdue: bool = 
     return True
 
 
-def overdue_leases(project: Project) -> QuerySet[Assignment]:
-    """Leases that have run out and still hold their places, in the project's whole workspace."""
-    return Assignment.objects.filter(
-        workspace=project.workspace_id, state=State.LEASED, expires_at__lte=Now()
-    )
+def assignment_in_hand(*, user: int, workspace: int, pk: int) -> QuerySet[Assignment]:
+    """What an answer to it needs: all by key, and only for the person it was given to."""
+    rows = Assignment.objects.filter(annotator__user=user, workspace=workspace, pk=pk)
+    return rows.select_related("annotator", "comparison__project", "guideline")
+
+
+IN_HAND = Prepared(assignment_in_hand)
+
+
+def overdue_leases(workspace: int) -> QuerySet[Assignment]:
+    """Leases of a workspace that have run out and still hold their places."""
+    return Assignment.objects.filter(workspace=workspace, state=State.LEASED, expires_at__lte=Now())
 
 
 def expire_leases(*, project: Project) -> int:
@@ -132,7 +110,7 @@ def expire_leases(*, project: Project) -> int:
     Returns how many were overdue, EXPIRE_AT_ONCE at most.
     """
     overdue = (
-        overdue_leases(project)
+        overdue_leases(project.workspace_id)
         .order_by("expires_at")
         .values_list("pk", "comparison_id")[:EXPIRE_AT_ONCE]
     )
@@ -140,39 +118,6 @@ def expire_leases(*, project: Project) -> int:
         with transaction.atomic():
             release(assignment_id=pk, comparison_id=comparison_id, to=State.EXPIRED, overdue=True)
     return len(overdue)
-
-
-def open_for(
-    *, project: Project, annotator: Annotator, writes: bool = True
-) -> QuerySet[Comparison]:
-    """Comparisons with a free place that this person may judge, in serving order.
-
-    `writes` says whether any response is theirs; nobody judges their own.
-
-    What they may not judge is looked up row by row, each through an index, as `(SELECT …) IS NULL`.
-    A NOT EXISTS would become a join, for which PostgreSQL without fresh statistics reads all that
-    the person has ever done once for every open comparison.
-    """
-    held = Assignment.objects.filter(
-        comparison=OuterRef("pk"),
-        annotator=annotator,
-        state__in=[State.LEASED, State.JUDGED, State.SKIPPED],
-    )
-    # Whoever took their answer back and let the lease run out may be asked again.
-    judged = Judgment.objects.current().filter(comparison=OuterRef("pk"), annotator=annotator)
-    reasons: list[QuerySet[Any]] = [held, judged]
-    if writes and annotator.user_id is not None:
-        own = ResponseOrigin.objects.filter(author=annotator.user_id)
-        reasons += [own.filter(response=OuterRef(side)) for side in ("response_a", "response_b")]
-        if project.kind == Project.Kind.RANKINGS:
-            ranked = Candidate.objects.filter(comparison=OuterRef("pk"))
-            reasons.append(ranked.filter(response__origins__author=annotator.user_id))
-    open_ones = Comparison.objects.filter(
-        Q(reserved_for=None) | Q(reserved_for=annotator), project=project, slots__gt=0
-    )
-    for reason in reasons:
-        open_ones = open_ones.filter(IsNull(Subquery(reason.values("pk")[:1]), True))
-    return open_ones.order_by(F("priority").desc(), "random_key")
 
 
 def next_assignment(*, project: Project, annotator: Annotator) -> Assignment | None:
@@ -212,6 +157,20 @@ def on_screen(assignment: Assignment | None, project: Project) -> Assignment | N
     return assignment
 
 
+def looked_up(workspace: int, *, project: int, annotator: int) -> QuerySet[Annotator]:
+    part = FilteredRelation("participations", condition=Q(participations__project=project))
+    rows = locked_person(annotator).annotate(part=part)
+    return rows.annotate(
+        held=Exists(leases_of(project=project, annotator=annotator)),
+        overdue=Exists(overdue_leases(workspace)),
+        writes=Exists(ResponseOrigin.objects.filter(author=OuterRef("user"))),
+        **PART_COLUMNS,
+    )
+
+
+LOOK_UP = Prepared(looked_up)
+
+
 def look_up(*, project: Project, annotator: Annotator) -> Any:
     """Lock the person and look, in one statement within a transaction.
 
@@ -219,19 +178,10 @@ def look_up(*, project: Project, annotator: Annotator) -> Any:
     `writes` (any response is theirs), and their participation's columns. What it tells may be as
     old as the wait for the lock; `take_lease` looks at leases again.
     """
-    return (
-        locked_person(annotator)
-        .annotate(
-            part=FilteredRelation("participations", condition=Q(participations__project=project))
-        )
-        .annotate(
-            held=Exists(leases_of(project=project, annotator=annotator)),
-            overdue=Exists(overdue_leases(project)),
-            writes=Exists(ResponseOrigin.objects.filter(author=OuterRef("user"))),
-            **PART_COLUMNS,
-        )
-        .get()
-    )
+    return LOOK_UP.first(project.workspace_id, project=project.pk, annotator=annotator.pk)
+
+
+PLACE_TAKEN = PreparedUpdate(lambda *, pk: Comparison.objects.filter(pk=pk), slots=F("slots") - 1)
 
 
 def take_lease(*, project: Project, annotator: Annotator, look: Any) -> Assignment | None:
@@ -239,48 +189,34 @@ def take_lease(*, project: Project, annotator: Annotator, look: Any) -> Assignme
 
     Within a transaction that holds the person's lock; look: what `look_up` gave.
     """
-    free = open_for(project=project, annotator=annotator, writes=look.writes)
-    free = free.filter(~Exists(leases_of(project=project, annotator=annotator)))
-    for stretch in stretches(free, place_of(look)):
-        taken = lease_first(stretch, project=project, annotator=annotator)
-        if taken is not None:
-            return taken
-    return on_screen(live_assignment(project=project, annotator=annotator), project)
+    taken = lease_first(project=project, annotator=annotator, look=look)
+    return taken or on_screen(live_assignment(project=project, annotator=annotator), project)
 
 
 def lease_first(
-    candidates: QuerySet[Comparison],
-    *,
-    project: Project,
-    annotator: Annotator,
-    ahead_s: int | None = None,
+    *, project: Project, annotator: Annotator, look: Any, ahead_s: int | None = None
 ) -> Assignment | None:
-    """A lease of the first free candidate. Within a transaction that holds the person's lock.
+    """A lease of the first free comparison. Within a transaction that holds the person's lock.
 
     With `ahead_s` it is not shown yet and lives that many seconds.
     """
-    newest = Guideline.objects.filter(project=project).order_by("-version")
-    before = Assignment.objects.filter(annotator=annotator).order_by("-pk")
-    # Any: the annotations are not fields of the model.
-    comparison: Any = first_free(
-        candidates.annotate(
-            lease_ends=from_now(project.lease_s if ahead_s is None else ahead_s),
-            sides_ahead=Subquery(before.values("sides_ahead")[:1]),
-            **{
-                f"guideline_{name}": Subquery(newest.values(name)[:1]) for name in GUIDELINE_COLUMNS
-            },
-        ).select_related("prompt", "response_a", "response_b")
+    comparison = first_open(
+        project=project,
+        annotator=annotator,
+        look=look,
+        lease_s=project.lease_s if ahead_s is None else ahead_s,
+        ahead=ahead_s is not None,
     )
     if comparison is None:
         return None
     comparison.project = project
-    Comparison.objects.filter(pk=comparison.pk).update(slots=F("slots") - 1)
+    PLACE_TAKEN.run(pk=comparison.pk)
     order = []
     if project.kind == Project.Kind.RANKINGS:
         order = list(comparison.candidates.values_list("position", flat=True))
         secrets.SystemRandom().shuffle(order)
     remember_place(annotator=annotator, comparison=comparison)
-    swapped, ahead = draw_side(comparison.sides_ahead or "")
+    swapped, ahead = draw_side(comparison.sides_before or "")
     return Assignment.objects.create(
         workspace_id=project.workspace_id,
         comparison=comparison,
@@ -300,22 +236,6 @@ def guideline_of(comparison: Any) -> Guideline | None:
     if values[0] is None:
         return None
     return Guideline.from_db(comparison._state.db, list(GUIDELINE_COLUMNS), values)
-
-
-def first_free(candidates: QuerySet[Comparison]) -> Comparison | None:
-    """The first candidate, locked. Passes over what others hold, unless they hold all of it."""
-    if not connection.features.has_select_for_update_skip_locked:
-        return candidates.first()
-    # A place of a comparison with several may still be free when whoever locks it is done.
-    return (
-        candidates.select_for_update(skip_locked=True, of=("self",), no_key=True).first()
-        or candidates.select_for_update(of=("self",), no_key=True).first()
-    )
-
-
-def from_now(seconds: float) -> ExpressionWrapper:
-    """When a lease of that length taken now ends, by the database's clock."""
-    return ExpressionWrapper(Now() + timedelta(seconds=seconds), output_field=DateTimeField())
 
 
 @transaction.atomic

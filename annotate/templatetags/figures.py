@@ -13,7 +13,7 @@ from django.utils.timesince import timesince, timeuntil
 
 register = template.Library()
 
-GOOD, BAD = {"promoted", "succeeded", "open"}, {"failed", "rejected", "lost"}
+GOOD, BAD = {"promoted", "succeeded", "open", "accepted"}, {"failed", "rejected", "lost"}
 STOPPED = {"cancelled", "closed", "paused", "expired", "interrupted"}
 WAITING = {"draft", "queued", "awaiting verdict", "candidate", "to come"}
 

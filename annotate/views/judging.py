@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.middleware.csrf import get_token
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.text import capfirst
@@ -29,7 +29,8 @@ from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.labels import offered_labels
 from annotate.services.prefetching import lease_ahead, show_assignment
 from annotate.services.rankings import shown_candidates
-from annotate.services.serving import annotator_for, next_assignment, open_for, skip_assignment
+from annotate.services.searching import waiting
+from annotate.services.serving import IN_HAND, annotator_for, next_assignment, skip_assignment
 from annotate.views.projects import project_of
 from annotate.views.questions import posted_reply, questions_of, with_places
 from rlhf_platform.accounts.access import MemberRequest, requires
@@ -60,13 +61,11 @@ def queues(request: MemberRequest) -> HttpResponse:
     projects = Project.objects.filter(workspace=workspace, state=Project.State.OPEN).order_by(
         "name"
     )
-    rows = [(project, waiting(project, annotator)) for project in projects]
+    rows = [
+        (project, waiting(project=project, annotator=annotator, limit=COUNT_UP_TO))
+        for project in projects
+    ]
     return render(request, "annotate/queues.html", {"rows": rows, "limit": COUNT_UP_TO})
-
-
-def waiting(project: Project, annotator: Annotator) -> int:
-    """How many comparisons wait for this person, counted up to a bound."""
-    return open_for(project=project, annotator=annotator).order_by()[:COUNT_UP_TO].count()
 
 
 @require_safe
@@ -90,13 +89,14 @@ def page(
     if consent_is_asked(project=project, annotator=annotator):
         return render(request, "annotate/consent.html", {"project": project})
     assignment, closed = upcoming(project, annotator)
+    left = waiting(project=project, annotator=annotator, limit=COUNT_UP_TO)
     context = {
         **screen_parts(request, project, assignment, closed, posted=posted),
         "annotator": annotator,
         "judged_today": judged_today(project, annotator),
         # The version this lease will be recorded under, which may be older than the newest.
         "guideline": assignment.guideline if assignment else newest_guideline(project),
-        "waiting": waiting(project, annotator) + (assignment is not None),
+        "waiting": left + (assignment is not None),
         "limit": COUNT_UP_TO,
         "streak": days_in_a_row(annotator=annotator),
     }
@@ -221,13 +221,10 @@ def posted_assignment(request: MemberRequest, slug: str) -> Assignment:
 
 def assignment_of(request: MemberRequest, slug: str, pk: int) -> Assignment:
     """This person's assignment in this project; anybody else's is not found."""
-    return get_object_or_404(
-        Assignment.objects.select_related("annotator", "comparison__project", "guideline"),
-        pk=pk,
-        annotator__user=request.user,
-        comparison__project__workspace=request.membership.workspace,
-        comparison__project__slug=slug,
-    )
+    found = IN_HAND.first(user=request.user.pk, workspace=request.membership.workspace_id, pk=pk)
+    if found is None or found.comparison.project.slug != slug:
+        raise Http404
+    return found
 
 
 def act(

@@ -93,7 +93,7 @@ def project(request: MemberRequest, slug: str) -> HttpResponse:
         "heat": matrix_cells(matrix),
         "snapshots": found.snapshots.order_by("-number"),
         "rounds": found.rounds.order_by("-number"),
-        "freeze_form": FreezeForm(),
+        "freeze_form": FreezeForm(project=found),
         "flags": flags_of(project=found)[:SHOWN_FLAGS],
         "asks_known": found.guidelines.filter(form__has_key="known_model").exists(),
     }

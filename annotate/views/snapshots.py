@@ -34,26 +34,30 @@ def snapshot_of(request: MemberRequest, slug: str, number: int) -> Snapshot:
 @requires(Role.RESEARCHER)
 def freeze(request: MemberRequest, slug: str) -> HttpResponse:
     project = project_of(request, slug)
-    form = FreezeForm(request.POST)
+    form = FreezeForm(request.POST, project=project)
     if not form.is_valid():
-        messages.error(request, "Held out takes a whole number of percent from 1 to 90.")
+        wrong = "This workspace has no such judge." if "judge" in form.errors else ""
+        messages.error(request, wrong or "Held out takes a whole number of percent from 1 to 90.")
         return redirect("project", slug=slug)
     try:
         snapshot = freeze_snapshot(
             project=project,
             test_fraction=form.cleaned_data["test_percent"] / 100,
             leave_out_known=form.cleaned_data["leave_out_known"],
+            judge=form.cleaned_data["judge"],
             actor=request.user,
         )
     except AnnotateError as error:
         messages.error(request, f"Nothing was frozen: {error}.")
         return redirect("project", slug=slug)
     held_out = 100 * snapshot.n_test / (snapshot.n_train + snapshot.n_test)
+    by_machine = snapshot.summary.get("by_machine")
+    machine = "" if by_machine is None else f" {by_machine} rows were judged by a machine."
     messages.success(
         request,
         f"Snapshot {snapshot.number} is frozen: {snapshot.n_test} rows are held out, "
         f"{held_out:.0f} % where {form.cleaned_data['test_percent']} % was asked for (prompts stay "
-        "whole).",
+        f"whole).{machine}",
     )
     return redirect("snapshot", slug=slug, number=snapshot.number)
 
@@ -71,6 +75,7 @@ def snapshot(request: MemberRequest, slug: str, number: int) -> HttpResponse:
         "left_out": left_out,
         "left_out_total": sum(left_out.values()),
         "rule": rule_in_words(found),
+        "machine": found.rule["belief"].get("machine"),
         "agreement": frozen_agreement(aggregation=found.aggregation),
         "lengths": snapshot_lengths(snapshot=found),
         "samples": sample_rows(snapshot=found),

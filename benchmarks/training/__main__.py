@@ -158,6 +158,7 @@ def round_to(value: float) -> float:
 
 
 def show(found: dict[str, Any]) -> None:
+    """One finished row, at once: a run that is cut short has said what it measured."""
     print(f"\n{found['name']}: {found['title']}")
     for name in ("ours", "theirs"):
         if name in found:
@@ -175,7 +176,7 @@ def show(found: dict[str, Any]) -> None:
         print(f"  ratio  {found['ratio']} [{low} to {high}], memory {found['memory_ratio']}")
     if found.get("difference") is not None:
         print(f"  largest difference {found['difference']:.2g}")
-    print("  MISSED: " + "; ".join(found["misses"]) if found["misses"] else "  reached")
+    print("  MISSED: " + "; ".join(found["misses"]) if found["misses"] else "  reached", flush=True)
 
 
 def main() -> int:
@@ -208,10 +209,9 @@ def main() -> int:
     found = []
     for name in names:
         found.append(measure_row(by_name[name], peak))
+        show(found[-1])
         OUT.parent.mkdir(parents=True, exist_ok=True)
         OUT.write_text(json.dumps({"peak": peak, "rows": found}, indent=2) + "\n", encoding="utf-8")
-    for each in found:
-        show(each)
     print(f"\nwritten: {OUT.relative_to(ROOT)}")
     return 1 if any(each["misses"] for each in found) else 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable
 from statistics import median
 
 import psutil
@@ -31,17 +32,24 @@ def require_idle() -> None:
 
 
 def matrix_peak(threads: int) -> float:
-    """FLOP/s of large fp32 matrix products, the median of ten."""
+    """FLOP/s of large fp32 matrix products, the median of ten by the faster kernel."""
     import torch
+
+    from training.engine.products import times
 
     torch.set_num_threads(threads)
     left, right = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    times = []
-    for _ in range(12):
-        started = time.perf_counter()
-        left @ right
-        times.append(time.perf_counter() - started)
-    return float(2 * SIDE**3 / median(times[2:]))
+
+    def seconds(product: Callable[[], object]) -> float:
+        taken = []
+        for _ in range(12):
+            started = time.perf_counter()
+            product()
+            taken.append(time.perf_counter() - started)
+        return median(taken[2:])
+
+    fastest = min(seconds(lambda: left @ right), seconds(lambda: times(left, right)))
+    return float(2 * SIDE**3 / fastest)
 
 
 def peak_mb() -> float:

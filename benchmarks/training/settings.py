@@ -7,7 +7,7 @@ from typing import Any
 THREADS = 2
 LR, BETA, RANK, ALPHA, TARGETS, MAX_LENGTH = 1e-4, 0.1, 16, 32, ["q_proj", "v_proj"], 1024
 #: PPO: prompts are answered once each unless a row says otherwise.
-EPISODES, EPISODES_PER_UPDATE, PPO_EPOCHS, PPO_TOKENS = 8, 4, 4, 48
+EPISODES, EPISODES_PER_UPDATE, PPO_EPOCHS, PPO_TOKENS = 4, 4, 4, 48
 #: Sampling.
 PROMPTS, NEW_TOKENS, SAMPLING_BATCH = 32, 128, 8
 #: Seed of the head that scores on both sides.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import F, FilteredRelation, Q
+from django.db.models import F, FilteredRelation, Q, QuerySet
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
@@ -13,6 +13,23 @@ from rest_framework.request import Request
 
 from rlhf_platform.accounts.models import ApiToken, Membership, User
 from rlhf_platform.accounts.secrets import digest
+from rlhf_platform.prepared import Prepared
+
+
+def live_token(*, digest: str) -> QuerySet[ApiToken]:
+    """The token with its person, workspace, and the membership as two columns of their own."""
+    held = FilteredRelation(
+        "user__memberships", condition=Q(user__memberships__workspace=F("workspace"))
+    )
+    return (
+        ApiToken.objects.select_related("user", "workspace")
+        .annotate(held=held)
+        .annotate(membership_pk=F("held__pk"), role=F("held__role"))
+        .filter(digest=digest, revoked_at=None, user__is_active=True)
+    )
+
+
+LIVE_TOKEN = Prepared(live_token)
 
 
 class TokenAuthentication(BaseAuthentication):
@@ -28,18 +45,7 @@ class TokenAuthentication(BaseAuthentication):
             secret = words[1].decode("ascii")
         except UnicodeDecodeError:
             raise AuthenticationFailed("The token holds characters that no token has") from None
-        # Any: the membership comes in the same statement, as two columns of their own.
-        token: Any = (
-            ApiToken.objects.select_related("user", "workspace")
-            .annotate(
-                held=FilteredRelation(
-                    "user__memberships", condition=Q(user__memberships__workspace=F("workspace"))
-                )
-            )
-            .annotate(membership_pk=F("held__pk"), role=F("held__role"))
-            .filter(digest=digest(secret), revoked_at=None, user__is_active=True)
-            .first()
-        )
+        token: Any = LIVE_TOKEN.first(digest=digest(secret))
         if token is None:
             raise AuthenticationFailed("Unknown or revoked token")
         if token.role is None:

@@ -56,6 +56,14 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("POST", f"{PROJECT}/undo"): Expected(409, 404, {"idempotency_key": "u"}),
     ("GET", f"{PROJECT}/snapshots"): Expected(403, 404),
     ("POST", f"{PROJECT}/snapshots"): Expected(403, 404, {}),
+    ("GET", f"{PROJECT}/judges"): Expected(403, 404),
+    ("POST", f"{PROJECT}/judges"): Expected(
+        403, 404, {"name": "kind", "url": "https://example.org/v1", "model": "m"}
+    ),
+    ("GET", f"{PROJECT}/judges/<int:pk>"): Expected(403, 404),
+    ("GET", f"{PROJECT}/judges/<int:pk>/judgings"): Expected(403, 404),
+    ("POST", f"{PROJECT}/judges/<int:pk>/judgings"): Expected(403, 404, {}),
+    ("POST", f"{PROJECT}/judges/<int:pk>/accept"): Expected(403, 404, {"reason": "It agrees."}),
     ("POST", "assignments/<int:pk>/judgment"): Expected(
         201, 404, {"answer": "left", "idempotency_key": "k"}
     ),
@@ -104,7 +112,7 @@ TABLE: dict[tuple[str, str], Expected] = {
 
 
 def address(route: str, world: World) -> str:
-    kind = route.split("/")[0]
+    kind = "judges" if "/judges/" in route else route.split("/")[0]
     keys = {
         "tokens": world.token,
         "assignments": world.assignment,
@@ -116,6 +124,7 @@ def address(route: str, world: World) -> str:
         "text-sets": world.text_set,
         "jobs": world.run.job,
         "versions": world.base,
+        "judges": world.judge,
     }
     pk = str(keys[kind].pk) if kind in keys else ""
     return "/" + route.replace("<slug:slug>", "helpful").replace("<int:pk>", pk)

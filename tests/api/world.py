@@ -9,10 +9,19 @@ from typing import Any
 
 from django.test import Client
 
-from annotate.models import Assignment, Comparison, Flag, Project, PromptSet, Snapshot
+from annotate.models import (
+    Assignment,
+    Comparison,
+    Flag,
+    JudgeVersion,
+    Project,
+    PromptSet,
+    Snapshot,
+)
 from annotate.services.flagging import flag_comparison
 from annotate.services.freezing import freeze_snapshot
 from annotate.services.ingest import import_comparisons, store_prompt_set
+from annotate.services.machine_judging import register_judge
 from annotate.services.projects import create_project
 from annotate.services.serving import annotator_for, next_assignment
 from rlhf_platform.accounts.models import ApiToken, User, Workspace
@@ -68,6 +77,7 @@ class World:
     assignment: Assignment
     flag: Flag
     text_set: TextSet
+    judge: JudgeVersion
     token: ApiToken
 
     @property
@@ -119,7 +129,27 @@ def make_world(people: People, folder: Path) -> World:
     flag = flag_comparison(assignment=assignment, annotator=bob, kind="private")
     texts = [Document("", f"Document {n} says something.") for n in range(4)]
     text_set = store_text_set(workspace=people.workspace, documents=texts, name="texts")
+    settings = {
+        "url": "https://example.org/v1",
+        "model": "m",
+        "how": "verdict",
+        "max_new_tokens": 9,
+    }
+    judge = register_judge(
+        workspace=people.workspace, name="strict", rubric="Be strict.", settings=settings
+    )
     token = ApiToken.objects.get()
     return World(
-        people, project, snapshot, fresh, base, launched, run, assignment, flag, text_set, token
+        people,
+        project,
+        snapshot,
+        fresh,
+        base,
+        launched,
+        run,
+        assignment,
+        flag,
+        text_set,
+        judge,
+        token,
     )

@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import get_resolver
 
 from annotate.models import Comparison, Project, Snapshot
+from annotate.services.machine_judging import register_judge
 from rlhf_platform.accounts.models import Membership
 from tests.factories import make_project
 from tests.people import People
@@ -17,6 +18,7 @@ from tests.training.rows import make_prompt_set, make_round, make_run, make_snap
 from tests.training.test_launching_runs import make_text_set
 from training.models import ModelVersion
 
+JUDGE = {"url": "https://example.org/v1", "model": "m", "how": "verdict", "max_new_tokens": 9}
 #: Pages without a member behind them: signing in, the probes, and allauth's own.
 OPEN = {"home", "alive", "ready", "sign_in_by_link", "switch_workspace"}
 
@@ -32,6 +34,9 @@ def addresses(people: People) -> dict[str, str]:
     run = make_run(round, state="failed")
     pair = Comparison.objects.filter(project=project).first()
     version = ModelVersion.objects.get(workspace=people.workspace)
+    judge = register_judge(
+        workspace=people.workspace, name="strict", rubric="Be strict.", settings=JUDGE
+    )
     assert pair is not None
     member = Membership.objects.get(user=people.bob)
     return {
@@ -42,6 +47,8 @@ def addresses(people: People) -> dict[str, str]:
         f"/projects/{project.slug}/comparisons/{pair.pk}/": "researcher",
         f"/projects/{project.slug}/snapshots/{snapshot.number}/": "researcher",
         f"/projects/{project.slug}/snapshots/{snapshot.number}/train.jsonl": "researcher",
+        f"/projects/{project.slug}/judges/": "researcher",
+        f"/projects/{project.slug}/judges/{judge.pk}/": "researcher",
         f"/snapshots/{snapshot.pk}/preflight/": "researcher",
         f"/snapshots/{snapshot.pk}/preflight/panel": "researcher",
         f"/prompts/{prompts.pk}/": "researcher",
@@ -55,6 +62,9 @@ def addresses(people: People) -> dict[str, str]:
         f"POST /projects/{project.slug}/freeze": "researcher",
         f"POST /projects/{project.slug}/settings": "researcher",
         f"POST /projects/{project.slug}/import": "researcher",
+        f"POST /projects/{project.slug}/judges/": "researcher",
+        f"POST /projects/{project.slug}/judges/{judge.pk}/": "researcher",
+        f"POST /projects/{project.slug}/judges/{judge.pk}/accept": "admin",
         f"POST /rounds/{round.pk}/cancel": "researcher",
         f"POST /jobs/{run.job.pk}/retry": "researcher",
         f"POST /models/{version.pk}/": "researcher",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +250,20 @@ def test_of_two_attempts_the_first_to_end_wins(
     assert (folder / "adapter").readlink() == Path("attempts/first/adapter")
     assert [e["status"] for e in events(folder) if e["kind"] == "end"] == ["done", "too_late"]
     assert (folder / "attempts" / "late" / "result.json").exists()
+
+
+def test_a_result_is_strict_json_whatever_was_measured(tmp_path: Path) -> None:
+    attempt = tmp_path / "attempts" / "one"
+    attempt.mkdir(parents=True)
+    odd = {"reward": [{"value": math.nan, "high": math.inf, "n": 3}]}
+    metrics = {"loss/train": math.nan, "reward/margin": 1.5, "reward/accuracy_low": None}
+    publish_result(attempt, {**NOTHING, "metrics": metrics, "evaluation": odd})
+    text = (tmp_path / "result.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    found = result(tmp_path)
+    assert found["evaluation"] == {"reward": [{"value": None, "high": None, "n": 3}]}
+    assert found["metrics"] == {"reward/margin": 1.5}
 
 
 @pytest.mark.parametrize("errno_name", ["EPERM", "EOPNOTSUPP"])

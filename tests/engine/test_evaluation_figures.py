@@ -10,6 +10,7 @@ from training.engine import win_rate
 from training.engine.answer_figures import distinct_n, refuses, repeated_share
 from training.engine.calibration import calibration_error, confidence_of, reliability
 from training.engine.errors import DataError
+from training.engine.evaluation import mean_of
 from training.engine.human_agreement import (
     against_annotators,
     agreement,
@@ -19,6 +20,7 @@ from training.engine.human_agreement import (
     judged,
     length_bucket,
 )
+from training.engine.intervals import clustered_correlation
 
 
 def test_calibration_error_of_four_rows():
@@ -110,3 +112,11 @@ def test_repetition_and_variety():
 def test_refusals_are_told_by_their_opening():
     assert refuses("I\u2019m sorry, but I can\u2019t help with that.")
     assert not refuses("Mix the paint well. " * 10 + "I cannot stress this enough.")
+
+
+def test_one_prompt_gives_no_interval_and_none_gives_no_figure_either():
+    alone = estimate([1.0, 0.0], ["a", "a"])
+    assert (alone["value"], alone["low"], alone["high"], alone["n"]) == (0.5, None, None, 2)
+    assert mean_of([3.0], ["a"]) == {"value": 3.0, "low": None, "high": None, "n": 1}
+    assert mean_of([], []) == {"value": None, "low": None, "high": None, "n": 0}
+    assert clustered_correlation([1.0, 2.0], ["a", "a"])[1:] == (None, None)

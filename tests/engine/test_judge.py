@@ -14,9 +14,8 @@ from tests.engine.tiny import events, make_run, result, save_tiny, user
 from training.engine import posting
 from training.engine.__main__ import main
 from training.engine.config import from_dict
-from training.engine.config_judge import JudgeConfig
+from training.engine.config_judge import ANSWERS, JudgeConfig
 from training.engine.errors import ConfigError
-from training.engine.judge_answers import ANSWERS
 from training.engine.judge_prompts import Comparison, Reply, letter_of, question, settle
 
 ANSWERS_OF = [("a long answer indeed", "short"), ("no", "yes, of course"), ("same", "same")]

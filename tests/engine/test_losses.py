@@ -150,7 +150,9 @@ def test_the_rate_rises_then_falls_to_zero() -> None:
     assert linear_schedule(9, 10, 2, "constant") == 1.0
 
 
-def test_one_prompt_has_no_spread_and_many_have() -> None:
-    assert clustered_interval([1.0, 0.0], ["a", "a"]) == (0.5, 0.5, 0.5)
+def test_one_prompt_has_no_interval_and_many_have() -> None:
+    assert clustered_interval([1.0, 0.0], ["a", "a"]) == (0.5, None, None)
     mean, low, high = clustered_interval([1.0, 0.0] * 20, [str(n) for n in range(40)])
+    assert low is not None
+    assert high is not None
     assert low < mean == 0.5 < high

@@ -64,8 +64,8 @@ def test_parts_of_a_small_run_are_what_they_are_by_hand() -> None:
     assert parts["adapters"] == parts["gradients"] == 4 * 7_168
     assert parts["optimizer"] == 8 * 7_168
     # a block, per token in fp32: two norms (4·64 + 4), q, k, v and output (4 · 64 · 4, and 4 heads'
-    # sums), gate, silu(gate) and up (3 · 128 · 4), the input of q and v (64 · 4), twice r (16 · 4)
-    block = 2 * 260 + 1024 + 16 + 1536 + 256 + 128
+    # sums), gate and up (2 · 128 · 4), the input of q and v (64 · 4), twice r (16 · 4)
+    block = 2 * 260 + 1024 + 16 + 1024 + 256 + 128
     # last norm, last states, states of scored tokens and their gradient (4 · 64 · 4), the mask,
     # boolean (64) and as numbers (64 · 4)
     assert parts["activations"] == 64 * (2 * block + 4 * 256 + 5 * 64)

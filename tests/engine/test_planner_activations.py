@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from training.engine import generation, logprobs
 from training.engine.attention import IMPLEMENTATION, Blocks, layout_of, with_layout
 from training.engine.config import OptimConfig
+from training.engine.lean_layers import keep_less
 from training.engine.optimizers import make_optimizer
 from training.engine.planner_memory import (
     CHUNK,
@@ -59,6 +60,8 @@ def made(kind: str, layers: int, layout: Layout) -> tuple[nn.Module, BaseShape]:
     auto: Any = AutoModel if kind == "bert" else AutoModelForCausalLM
     model = auto.from_config(config, attn_implementation="sdpa")
     model.to(torch.float32 if layout.mixed else DTYPES[layout.compute_bytes])
+    if layout.lean:
+        keep_less(model)
     if layout.tuning == "lora":
         lora = LoraConfig(r=layout.r, target_modules=list(layout.targets), use_dora=layout.dora)
         model = get_peft_model(model, lora)
@@ -97,7 +100,8 @@ def kept_bytes(
     if trees:
         inner.set_attn_implementation(IMPLEMENTATION)
         layout_of_row = layout_of(trees, dtype, numbers.device)
-        own |= {m.untyped_storage().data_ptr() for tree in layout_of_row.masks for m in tree}
+        masks = [block.mask for block in layout_of_row.blocks if block.mask is not None]
+        own |= {mask.untyped_storage().data_ptr() for mask in masks}
         mask = with_layout(numbers, layout_of_row)
     more = {"use_cache": False} if backbone is not inner else {}
     with (
@@ -128,7 +132,7 @@ def named(case: Any) -> str:
     if not isinstance(case, Layout):
         return str(case)
     what = "full" if case.tuning == "full" else f"r{case.r}-{len(case.targets)}-layers"
-    return f"{what}-{case.held}{'-mixed' if case.mixed else ''}"
+    return f"{what}-{case.held}{'-mixed' if case.mixed else ''}{'-lean' if case.lean else ''}"
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -147,6 +151,18 @@ def named(case: Any) -> str:
         ("qwen3", Layout(r=8, targets=QV)),
         ("qwen3", Layout(tuning="full")),
         ("smollm3", Layout(r=8, targets=QV)),
+        ("llama", Layout(r=8, targets=QV, lean=True)),
+        ("llama", Layout(r=8, targets=ALL, lean=True)),
+        ("llama", Layout(r=8, targets=QV, lean=True, **BF16)),
+        ("llama", Layout(r=8, targets=ALL, lean=True, **BF16)),
+        ("llama", Layout(tuning="full", lean=True)),
+        ("llama", Layout(tuning="full", lean=True, compute_bytes=2)),
+        ("mistral", Layout(r=8, targets=ALL, lean=True)),
+        ("qwen2", Layout(r=8, targets=QV, lean=True)),
+        ("qwen3", Layout(r=8, targets=QV, lean=True)),
+        ("qwen3", Layout(r=8, targets=QV, lean=True, **BF16)),
+        # not among the classes that keep less
+        ("smollm3", Layout(r=8, targets=QV, lean=True)),
     ],
     ids=named,
 )

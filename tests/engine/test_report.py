@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.tiny import assistant, make_run, preference_row, result, save_tiny, user
+from tests.engine.tiny import assistant, events, make_run, preference_row, result, save_tiny, user
 from training.engine.__main__ import main
 from training.engine.report import number, page
 
@@ -75,10 +75,14 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "policy_adapter": adapters["dpo"],
             "generate": 3,
             "max_new_tokens": 8,
+            "general": True,
+            "gate": 1e-9,
         },
     }
     said = [{"id": "a", "choice": "second"}, {"id": "b", "choice": "tie", "flipped": True}]
-    run = make_run(folder / "run", config, test=[judged_row(n) for n in range(4)], judged=said)
+    steps = [{"step": n, "kl": 0.1 * n, "reward": 1.0 if n == 2 else 0.5} for n in range(1, 4)]
+    rows = [judged_row(n) for n in range(4)]
+    run = make_run(folder / "run", config, test=rows, judged=said, frontier=steps)
     assert main(["run", str(run)]) == 0
     return run
 
@@ -111,6 +115,29 @@ def test_ceilings_of_the_run_are_those_worked_by_hand(evaluated: Path):
     assert human["intra_annotator"]["low"] < 1.0
 
 
+def test_the_gate_judges_what_general_text_lost(evaluated: Path):
+    found = result(evaluated)
+    known = found["evaluation"]["forgetting"]
+    before, after = known["before"]["value"], known["after"]["value"]
+    assert known["change"]["value"] == pytest.approx(after / before - 1.0, abs=1e-9)
+    assert known["change"]["low"] <= known["change"]["value"] <= known["change"]["high"]
+    assert known["passed"] is (known["change"]["value"] <= 1e-9)
+    assert found["metrics"]["pretrain/general_change"] == known["change"]["value"]
+    warned = [e["code"] for e in events(evaluated) if e["kind"] == "warning"]
+    assert ("forgetting_gate" in warned) is (known["passed"] is False)
+    html = (evaluated / "report.html").read_text(encoding="utf-8")
+    said = "Passed" if known["passed"] else "Failed"
+    assert f"{said} the forgetting gate" in html
+
+
+def test_the_frontier_is_in_the_report(evaluated: Path):
+    known = result(evaluated)["evaluation"]["frontier"]
+    # step 3 has more KL than step 2 and less reward
+    assert [(p["step"], p["best"]) for p in known] == [(1, True), (2, True), (3, False)]
+    html = (evaluated / "report.html").read_text(encoding="utf-8")
+    assert (html.count('class="best"'), html.count('class="other"')) == (2, 1)
+
+
 def test_a_hostile_text_stays_text(evaluated: Path):
     html = (evaluated / "report.html").read_text(encoding="utf-8")
     outline = Outline(html)
@@ -131,6 +158,13 @@ def test_what_nobody_judged_is_said_to_be_unknown():
     }
     text = "\n".join(Outline(page({"reward": pairs}, base="demo")).texts)
     assert text.count("not known: no row says it") == 2
+
+
+def test_one_prompt_has_no_interval_in_the_report():
+    assert number({"value": 0.5, "low": None, "high": None, "n": 2}) == (
+        "0.500, no interval (one prompt), n = 2"
+    )
+    assert number({"value": None, "low": None, "high": None, "n": 0}) == "not a number, n = 0"
 
 
 def test_judgments_that_are_none_are_refused(tmp_path: Path, evaluated: Path):

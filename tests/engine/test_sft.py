@@ -7,7 +7,7 @@ import torch
 from tests.engine.tiny import assistant, user
 from training.engine.batching import Packing, pack
 from training.engine.data import Branch, Tree, conversation_tree
-from training.engine.logprobs import row_states, token_logps
+from training.engine.logprobs import states_at, token_logps
 from training.engine.models import Base
 
 TURNS = [
@@ -29,7 +29,7 @@ def logps_of(base: Base, trees: list[Tree]) -> dict[int, torch.Tensor]:
     found = {}
     for group in pack(trees, Packing(2048, shared=True)):
         for row in group:
-            logps = token_logps(base, row, row_states(base, row))
+            logps = token_logps(base, row, states_at(base, row, row.sources))
             for number, (tree, _) in enumerate(row.branches):
                 found[tree] = logps[row.branch_of == number]
     return found

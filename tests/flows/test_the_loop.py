@@ -90,6 +90,12 @@ def test_a_click_becomes_a_weight_becomes_new_comparisons(tmp_path: Path, client
     evaluation = Run.objects.get(round=first, stage="evaluate").result
     assert evaluation is not None
     assert 0.0 <= evaluation["metrics"]["reward/accuracy"] <= 1.0
+    # Whoever chose in the import is one annotator, so there are buckets and no ceiling.
+    found = evaluation["evaluation"]["reward"]
+    (told,) = found["by_annotator"]
+    assert re.fullmatch("[0-9a-f]{12}", told)
+    assert found["by_agreement"]["judged by one"]["n"] == snapshot.n_test
+    assert found["human"]["inter_annotator"] is None
 
     second = launch_round(
         method="ppo",

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from annotate.models import Judgment, Project, Snapshot
+from annotate.models import Annotator, Judgment, Project, Snapshot
 from annotate.services.freezing import freeze_snapshot
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
 from tests.people import People
 from tests.training.rows import make_round, make_run, make_version
 from training.models import Run
 from training.selectors.lineage import version_lineage, versions_taught_by
-from training.services.engine_rows import preference_lines
+from training.services.engine_rows import held_out_lines, preference_lines
 from training.services.folders import data_lines
 
 
@@ -135,3 +135,34 @@ def test_a_reward_run_gets_ties_if_its_config_uses_them_and_lineage_says_so(
     assert versions_taught_by(tied) == ([version] if ties == "davidson" else [])
     n_rows = snapshot.n_train + snapshot.n_test
     assert version_lineage(version).judgments == n_rows * (2 if ties == "davidson" else 1)
+
+
+def test_held_out_rows_carry_what_each_person_said_and_no_name(project: Project) -> None:
+    for number in range(20):
+        judge(project, f"Question {number}?", "b", "a", "b")
+    last = judge(project, "Question 0?", "b", "both_bad", "tie", a="this", b="that")
+    model = Annotator.objects.create(
+        workspace=project.workspace, kind=Annotator.Kind.MODEL, external_name="gpt"
+    )
+    make_judgment(last.comparison, model, "b")
+    snapshot = frozen(project)
+    lines = held_out_lines(snapshot=snapshot)
+    stored = [json.loads(row.content) for row in snapshot.rows.filter(split="test")]
+    rows = [json.loads(line) for line in lines]
+    assert [{k: v for k, v in row.items() if k != "judgments"} for row in rows] == stored
+    people = {a.pseudonym for a in Annotator.objects.filter(external_name__startswith="ann")}
+    assert len(people) == 3
+    for row in rows:
+        assert {each["annotator"] for each in row["judgments"]} <= people
+        if row["id"] != last.comparison.digest:
+            said = [each["choice"] for each in row["judgments"]]
+            assert said == ["chosen", "rejected", "chosen"]
+    assert not any("ann0" in line for line in lines)
+
+
+def test_a_pseudonym_holds_in_one_workspace_alone(people: People) -> None:
+    ann = make_annotator(people.workspace, name="ann")
+    again = Annotator.objects.get(pk=ann.pk)
+    elsewhere = make_annotator(people.elsewhere, name="ann")
+    assert ann.pseudonym == again.pseudonym
+    assert ann.pseudonym != elsewhere.pseudonym

@@ -74,8 +74,10 @@ def test_from_a_server_to_a_snapshot(
     with pytest.raises(CommandError, match="has judged all there is"):
         judge()
     with pytest.raises(CommandError, match="only an admin"):
-        judge("--accept-as", "rita@example.org")
-    out = judge("--accept-as", "alice@example.org")
+        judge("--accept-as", "rita@example.org", "--reason", "It agrees.")
+    with pytest.raises(CommandError, match="say why"):
+        judge("--accept-as", "alice@example.org")
+    out = judge("--accept-as", "alice@example.org", "--reason", "It agrees.")
     assert "accepted on 24 comparisons" in out
     assert Calibration.objects.get().accepted_by == people.alice
     assert not list((tmp_path / "judging").iterdir())

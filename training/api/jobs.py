@@ -24,7 +24,9 @@ from training.services.controlling import cancel_job, retry_job
 class JobOut(serializers.ModelSerializer[Job]):
     run = serializers.IntegerField(source="run_id", allow_null=True)
     round = serializers.IntegerField(source="round_id", allow_null=True)
-    outcome = serializers.DictField(allow_null=True, help_text="Of a push: repo, url, commit")
+    outcome = serializers.DictField(
+        allow_null=True, help_text="Of a push: repo, url, commit; of a judging: counts"
+    )
 
     class Meta:
         model = Job

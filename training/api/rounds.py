@@ -20,7 +20,7 @@ from training.models import Job, ModelVersion, Round, Run
 from training.selectors.alarms import run_alarms
 from training.selectors.rounds import comparisons_opened, round_progress
 from training.services.launching import MAX_KEY, launch_round
-from training.services.promoting import promote_round, reject_round
+from training.services.promoting import LONGEST_REASON, promote_round, reject_round
 from training.services.rounds import cancel_round, retry_round
 
 
@@ -194,13 +194,23 @@ class Retry(Deciding):
         return self.decide(pk, retry_round)
 
 
-class Promote(Deciding):
+class PromoteIn(Strict):
+    override = serializers.CharField(
+        required=False,
+        max_length=LONGEST_REASON,
+        help_text="Why, where its evaluation failed the forgetting gate",
+    )
+
+
+class Promote(Endpoint):
     @describe(
-        "promote_round", "Make the round's policy the project's promoted one", body=Nothing,
+        "promote_round", "Make the round's policy the project's promoted one", body=PromoteIn,
         gives=RoundDetailOut, problems=[404, 409],
     )  # fmt: skip
     def post(self, request: Request, pk: int) -> Response:
-        return self.decide(pk, promote_round)
+        asked = self.body(PromoteIn)
+        promote_round(round=self.find(Round.objects.all(), pk=pk), **asked)
+        return shown(self, pk)
 
 
 class Reject(Deciding):

@@ -2,7 +2,18 @@ from __future__ import annotations
 
 from django.urls import path
 
-from training.api import advice, jobs, plans, preflight, rounds, runs, sampling, text_sets, versions
+from training.api import (
+    advice,
+    jobs,
+    judges,
+    plans,
+    preflight,
+    rounds,
+    runs,
+    sampling,
+    text_sets,
+    versions,
+)
 
 api_urlpatterns = [
     path("snapshots/<int:pk>/preflight", preflight.SnapshotPreflight.as_view()),
@@ -23,6 +34,10 @@ api_urlpatterns = [
     path("jobs/<int:pk>", jobs.OneJob.as_view()),
     path("jobs/<int:pk>/cancel", jobs.Cancel.as_view()),
     path("jobs/<int:pk>/retry", jobs.Retry.as_view()),
+    path("projects/<slug:slug>/judges", judges.Judges.as_view()),
+    path("projects/<slug:slug>/judges/<int:pk>", judges.OneJudge.as_view()),
+    path("projects/<slug:slug>/judges/<int:pk>/judgings", judges.Judgings.as_view()),
+    path("projects/<slug:slug>/judges/<int:pk>/accept", judges.Accept.as_view()),
     path("queues", jobs.Queues.as_view()),
     path("samplings", sampling.Samplings.as_view()),
     path("text-sets", text_sets.TextSets.as_view()),

@@ -11,8 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from training.engine.classify_metrics import Answers, figures, with_ends
-from training.engine.intervals import clustered_interval, resampled_counts, share_interval
+from training.engine.classify_metrics import Answers, figures
+from training.engine.intervals import (
+    Interval,
+    clustered_interval,
+    resampled_counts,
+    share_interval,
+    with_ends,
+)
 from training.engine.questions import Question
 from training.engine.retrieval_metrics import recall_at, reciprocal_rank
 from training.engine.rundir import Row
@@ -44,16 +50,19 @@ def quality(
     }, {}
 
 
-def field_f1(scores: Sequence[Row]) -> tuple[float, float, float]:
+def field_f1(scores: Sequence[Row]) -> Interval:
     """2·right / (said + gold) over the fields of all questions, which are drawn anew."""
     table = np.array([[each["fields"][k] for k in ("right", "said", "gold")] for each in scores])
 
     def of(sums: Any) -> Any:
         return 2.0 * sums[..., 0] / (sums[..., 1] + sums[..., 2])
 
+    value = float(of(table.sum(axis=0)))
+    if len(table) < 2:
+        return value, None, None
     drawn = np.concatenate([of(counts @ table) for counts in resampled_counts(len(table))])
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(of(table.sum(axis=0))), float(low), float(high)
+    return value, float(low), float(high)
 
 
 def of_labels(

@@ -3,8 +3,9 @@
 A row of several trees has a mask that is mostly empty: whole blocks of it are tokens of different
 trees and branches. Handed to the attention kernel as it is, every one of those blocks is computed
 and thrown away (39 % of a DPO step on a CPU, measured). Here each tree's prompt attends to itself
-and each branch to its prompt and itself, in calls of their own, which is the same sum with the
-zeros left out. The mask still goes along: whatever attention a base brings reads that instead.
+and each branch to its prompt and itself (and both to what all trees of the row begin with), in
+calls of their own, which is the same sum with the zeros left out. The mask still goes along:
+whatever attention a base brings reads that instead.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ IMPLEMENTATION = "tree_sdpa"
 class Blocks:
     """How many tokens of a row are one tree's: its root, then each of its branches.
 
-    The root is the prompt, or prompt and branch where there is one branch only.
+    The root is the prompt, or prompt and branch where there is one branch only; without what all
+    trees of the row begin with.
     """
 
     root: int
@@ -36,29 +38,82 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The trees of a row in order, and for each branch what it may look at: (b, root + b)."""
+class Block:
+    """Tokens that stand together in a row and see the same blocks before them, and themselves.
 
-    trees: Sequence[Blocks]
-    masks: Sequence[Sequence[Tensor]]
+    before: the places in the row of the blocks that all of its tokens see, in their order.
+    """
+
+    size: int
+    before: tuple[int, ...]
+    mask: Tensor | None
+    """What each may look at: (size, tokens before + size) of 0, else −∞; None: causal, alone."""
+    asked: Tensor | None
+    """Which of its tokens the last layer is asked for: (n,); None: all of them."""
+    asked_mask: Tensor | None
+    """The mask's rows of those: (n, tokens before + size)"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The blocks of a row in order, and which of its tokens the last layer is asked for.
+
+    wanted: (n,) ascending, or None for all.
+    """
+
+    blocks: Sequence[Block]
+    wanted: Tensor | None
 
     @property
     def sizes(self) -> list[int]:
-        return [size for tree in self.trees for size in (tree.root, *tree.branches)]
+        return [block.size for block in self.blocks]
 
 
-def layout_of(trees: Sequence[Blocks], dtype: torch.dtype, device: torch.device) -> Layout:
-    """The layout of a row, with masks of numbers: 0 where a token may look, else −∞."""
-    masks = [
-        [lower_right(size, tree.root, dtype, device) for size in tree.branches] for tree in trees
-    ]
-    return Layout(trees, masks)
+def layout_of(
+    trees: Sequence[Blocks],
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    common: int = 0,
+    wanted: Tensor | None = None,
+) -> Layout:
+    """The layout of a row of trees behind `common` tokens that they all begin with.
+
+    wanted: (n,) the tokens that the last layer is asked for, ascending; all by default.
+    """
+    blocks: list[Block] = []
+    sizes: list[int] = []
+
+    def add(size: int, before: tuple[int, ...]) -> int:
+        seen = sum(sizes[place] for place in before)
+        start = sum(sizes)
+        asked = asked_mask = None
+        if wanted is not None:
+            asked = wanted[(wanted >= start) & (wanted < start + size)] - start
+            asked_mask = lower_right(asked, seen, seen + size, dtype)
+        own = torch.arange(size, device=device)
+        mask = lower_right(own, seen, seen + size, dtype) if before else None
+        blocks.append(Block(size, before, mask, asked, asked_mask))
+        sizes.append(size)
+        return len(sizes) - 1
+
+    to_all = (add(common, ()),) if common else ()
+    for tree in trees:
+        behind = (*to_all, add(tree.root, to_all)) if tree.root else to_all
+        for size in tree.branches:
+            if size:
+                add(size, behind)
+    return Layout(blocks, wanted)
 
 
-def lower_right(size: int, root: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A causal mask behind `root` tokens that all may see. Returns: (size, root + size)"""
-    unseen = torch.full((size, root + size), -torch.inf, dtype=dtype, device=device)
-    return unseen.triu_(root + 1)
+def lower_right(own: Tensor, seen: int, width: int, dtype: torch.dtype) -> Tensor:
+    """A causal mask of some tokens of a block behind `seen` tokens that all may see.
+
+    own: (n,) their places in the block. Returns: (n, width) of 0 where a token may look, else −∞
+    """
+    keys = torch.arange(width, device=own.device)
+    unseen = torch.zeros(len(own), width, dtype=dtype, device=own.device)
+    return unseen.masked_fill_(keys > seen + own[:, None], -torch.inf)
 
 
 def with_layout(mask: Tensor, layout: Layout) -> Tensor:
@@ -97,39 +152,54 @@ def by_blocks(
 
     Heads share keys where there are fewer of those, without a copy for each (enable_gqa).
     """
-    shared = query.shape[1] != key.shape[1]
     # split, whose gradient is one concatenation; that of a slice is a row of zeros for each
     queries, keys, values = (each.split(layout.sizes, dim=2) for each in (query, key, value))
     parts = []
-    at = 0
-    for tree, masks in zip(layout.trees, layout.masks, strict=True):
-        root = at
-        at += 1
-        if tree.root:
-            parts.append(
-                scaled_dot_product_attention(
-                    queries[root],
-                    keys[root],
-                    values[root],
-                    is_causal=True,
-                    scale=scaling,
-                    enable_gqa=shared,
-                )
+    for place, block in enumerate(layout.blocks):
+        whole = (*block.before, place)
+        part = scaled_dot_product_attention(
+            queries[place],
+            joined(keys, whole),
+            joined(values, whole),
+            attn_mask=block.mask,
+            is_causal=block.mask is None,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        parts.append(part.transpose(1, 2))
+    return torch.cat(parts, dim=1)
+
+
+def asked_by_blocks(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None
+) -> Tensor:
+    """`by_blocks` of the tokens that the layout's last layer is asked for alone.
+
+    query: (B, heads, n, D). key, value: (B, key heads, T, D). Returns: (B, n, heads, D)
+    """
+    keys, values = (each.split(layout.sizes, dim=2) for each in (key, value))
+    asked = [0 if block.asked is None else len(block.asked) for block in layout.blocks]
+    queries = query.split(asked, dim=2)
+    parts = []
+    for place, block in enumerate(layout.blocks):
+        if asked[place]:
+            whole = (*block.before, place)
+            part = scaled_dot_product_attention(
+                queries[place],
+                joined(keys, whole),
+                joined(values, whole),
+                attn_mask=block.asked_mask,
+                scale=scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
             )
-        for mask in masks:
-            if len(mask):
-                parts.append(
-                    scaled_dot_product_attention(
-                        queries[at],
-                        torch.cat((keys[root], keys[at]), dim=2),
-                        torch.cat((values[root], values[at]), dim=2),
-                        attn_mask=mask,
-                        scale=scaling,
-                        enable_gqa=shared,
-                    )
-                )
-            at += 1
-    return torch.cat([part.transpose(1, 2) for part in parts], dim=1)
+            parts.append(part.transpose(1, 2))
+    return torch.cat(parts, dim=1)
+
+
+def joined(parts: Sequence[Tensor], places: Sequence[int]) -> Tensor:
+    """Some parts of a row one behind the other. parts: (B, heads, size, D) each."""
+    chosen = [parts[place] for place in places]
+    return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=2)
 
 
 AttentionInterface.register(IMPLEMENTATION, attend)

@@ -2,8 +2,9 @@
 
 A packed row holds several trees one after the other. A token sees its own tree's prompt and its own
 branch up to itself, and positions restart with every tree and branch, so that each branch reads as
-if it stood alone behind its prompt (dpo-prefix-sharing, arXiv 2410.20305). Plain rows hold one
-prompt and one branch under ordinary causal attention: slower, and right for every architecture.
+if it stood alone behind its prompt (dpo-prefix-sharing, arXiv 2410.20305). What all prompts of a
+row begin with, most often a system prompt, stands once before them all. Plain rows hold one prompt
+and one branch under ordinary causal attention: slower, and right for every architecture.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from training.engine.data import Branch, Tree
 from training.engine.distributed import share
 
 PROMPT = -1
+#: The tree of tokens that all trees of a row begin with.
+EVERY = -1
+#: A beginning of fewer tokens is not worth attention of its own.
+LEAST_COMMON = 8
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class PackedRow:
     targets: (N,) the scored tokens. branch_of: (N,) which of the row's branches a token is in.
     branches: for each, (index of its tree in the batch, index of the branch in the tree).
     last: (B,) index of each branch's last token (of the prompt's, where the branch is empty).
-    trees: what the mask says, as blocks in the order of the row.
+    common: tokens at the row's beginning that all its trees begin with.
+    trees: what the mask says of the tokens behind those, as blocks in the order of the row.
     """
 
     input_ids: Tensor
@@ -41,6 +47,7 @@ class PackedRow:
     branch_of: Tensor
     branches: list[tuple[int, int]]
     last: Tensor
+    common: int
     trees: tuple[Blocks, ...]
 
     def to(self, device: torch.device) -> PackedRow:
@@ -53,6 +60,7 @@ class PackedRow:
             self.branch_of.to(device),
             self.branches,
             self.last.to(device),
+            self.common,
             self.trees,
         )
 
@@ -106,10 +114,11 @@ def pack_share(trees: Sequence[Tree], packing: Packing) -> list[list[PackedRow]]
 
 def build_row(group: Sequence[tuple[int, Tree]], *, only: int | None = None) -> PackedRow:
     """One row from (index in the batch, tree) pairs; `only` keeps a single branch of each."""
-    ids: list[int] = []
-    positions: list[int] = []
-    tree_of: list[int] = []
-    part_of: list[int] = []  # branch number within the tree, or PROMPT
+    common = common_beginning([tree.prompt for _, tree in group])
+    ids: list[int] = list(group[0][1].prompt[:common])
+    positions: list[int] = list(range(common))
+    tree_of: list[int] = [EVERY] * common
+    part_of: list[int] = [PROMPT] * common  # branch number within the tree, or PROMPT
     sources: list[int] = []
     targets: list[int] = []
     branch_of: list[int] = []
@@ -117,10 +126,11 @@ def build_row(group: Sequence[tuple[int, Tree]], *, only: int | None = None) -> 
     last: list[int] = []
     trees: list[Blocks] = []
     for number, (index, tree) in enumerate(group):
-        ids += tree.prompt
-        positions += range(len(tree.prompt))
-        tree_of += [number] * len(tree.prompt)
-        part_of += [PROMPT] * len(tree.prompt)
+        root = len(tree.prompt) - common
+        ids += tree.prompt[common:]
+        positions += range(common, len(tree.prompt))
+        tree_of += [number] * root
+        part_of += [PROMPT] * root
         prompt_end = len(ids) - 1
         sizes: list[int] = []
         for part, branch in enumerate(tree.branches):
@@ -138,7 +148,6 @@ def build_row(group: Sequence[tuple[int, Tree]], *, only: int | None = None) -> 
             branches.append((index, part))
             sizes.append(len(branch.tokens))
             last.append(len(ids) - 1 if branch.tokens else prompt_end)
-        root = len(tree.prompt)
         trees.append(Blocks(root + sizes[0], ()) if len(sizes) == 1 else Blocks(root, tuple(sizes)))
     plain = len(group) == 1 and len(branches) == 1
     return PackedRow(
@@ -150,8 +159,21 @@ def build_row(group: Sequence[tuple[int, Tree]], *, only: int | None = None) -> 
         branch_of=torch.tensor(branch_of, dtype=torch.long),
         branches=branches,
         last=torch.tensor(last, dtype=torch.long),
+        common=common,
         trees=tuple(trees),
     )
+
+
+def common_beginning(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens several prompts begin with alike; each keeps at least one of its own."""
+    if len(prompts) < 2:
+        return 0
+    alike = next(
+        (place for place, tokens in enumerate(zip(*prompts, strict=False)) if len({*tokens}) > 1),
+        min(map(len, prompts)),
+    )
+    common = min(alike, min(map(len, prompts)) - 1)
+    return common if common >= LEAST_COMMON else 0
 
 
 def scored_offsets(branch: Branch) -> list[int]:
@@ -161,12 +183,12 @@ def scored_offsets(branch: Branch) -> list[int]:
 
 
 def tree_mask(tree_of: Tensor, part_of: Tensor) -> Tensor:
-    """May token i look at token j? Same tree, not later, and j in the prompt or in i's branch.
+    """May token i look at token j? Not later, in the same tree's prompt or branch or common to all.
 
     tree_of, part_of: (T,). Returns: (T, T) bool
     """
     order = torch.arange(len(tree_of))
-    same_tree = tree_of[:, None] == tree_of[None, :]
+    same_tree = (tree_of[:, None] == tree_of[None, :]) | (tree_of[None, :] == EVERY)
     not_later = order[:, None] >= order[None, :]
     visible = (part_of[None, :] == PROMPT) | (part_of[None, :] == part_of[:, None])
     return same_tree & not_later & visible

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.engine.batching import Packing, pack
 from training.engine.data import Branch, Tree
 from training.engine.distributed import add_up
-from training.engine.logprobs import row_states
+from training.engine.logprobs import states_at
 from training.engine.models import Base
 from training.engine.reward import group_values
 from training.engine.rundir import RunDir
@@ -123,7 +123,7 @@ def packing_error(base: Base, texts: Sequence[Text]) -> float:
         for group in pack(trees, Packing(sum(map(len, texts)), shared=shared)):
             for row in group:
                 placed = row.to(base.device)
-                own = row_states(base, placed)[placed.last].float().cpu()
+                own = states_at(base, placed, placed.last).float().cpu()
                 states[[tree for tree, _ in row.branches]] = own
         found.append(states)
     packed, plain = found

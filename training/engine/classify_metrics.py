@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from training.engine import calibration
 from training.engine.calibration import calibration_error
-from training.engine.intervals import clustered_interval, resampled_counts, share_interval
+from training.engine.intervals import (
+    Interval,
+    clustered_interval,
+    resampled_counts,
+    share_interval,
+    with_ends,
+)
 
 Numbers = NDArray[np.float64]
 
@@ -78,11 +84,6 @@ def figures(answers: Answers, *, majority: int) -> tuple[dict[str, float], dict[
     return metrics, found
 
 
-def with_ends(name: str, value: Sequence[float | None]) -> dict[str, Any]:
-    """A figure with the ends of its interval, as three entries."""
-    return dict(zip((name, f"{name}_low", f"{name}_high"), value, strict=True))
-
-
 def confusion(answers: Answers) -> NDArray[np.int64]:
     """How many rows of each class (lines) were taken for each class (columns): (K, K)"""
     k = len(answers.labels)
@@ -118,7 +119,7 @@ def share_of(hits: NDArray[np.bool_], texts: NDArray[np.str_]) -> Sequence[float
 
 def f1_scores(
     answers: Answers,
-) -> tuple[list[Sequence[float | None]], tuple[float, float, float]]:
+) -> tuple[list[Sequence[float | None]], Interval]:
     """F1 of every class, and their mean over the classes that occur among labels or answers, each
     with its interval.
 
@@ -143,6 +144,12 @@ def f1_scores(
         return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
     own = scores(np.ones((1, len(names))))[0]
+    if len(names) < 2:
+        return [(None if np.isnan(v) else float(v), None, None) for v in own], (
+            float(np.nanmean(own)),
+            None,
+            None,
+        )
     drawn = np.concatenate([scores(weights) for weights in resampled_counts(len(names))])
     of_classes: list[Sequence[float | None]] = []
     for number, value in enumerate(own):

@@ -212,9 +212,20 @@ class EvaluateConfig:
     """
     max_new_tokens: int = 48
     """Longest generated response in tokens."""
+    general: bool = False
+    """Measure perplexity of general text (data/general.jsonl, or the enclosed) under reference and
+    policy: what was forgotten. Needs policy_adapter."""
+    gate: float | None = None
+    """Largest rise of that perplexity, as a share (0.1: a tenth); above it the evaluation fails."""
 
     def __post_init__(self) -> None:
         check(self.beta > 0.0, "evaluate.beta", self.beta, "above 0")
+        can = not self.general or self.policy_adapter is not None
+        check(can, "evaluate.general", self.general, "false without evaluate.policy_adapter")
+        bound = self.gate is None or (self.general and 0.0 < self.gate <= 100.0)
+        check(
+            bound, "evaluate.gate", self.gate, "above 0 up to 100, with evaluate.general; or null"
+        )
         check(self.generate >= 0, "evaluate.generate", self.generate, "0 or more")
         check(self.max_new_tokens >= 1, "evaluate.max_new_tokens", self.max_new_tokens, "1 or more")
         check(

@@ -17,6 +17,12 @@ RUBRIC = (
 )
 #: `base.source` of a judge that is asked over HTTP: no base is loaded.
 NO_BASE = "none"
+#: File of an attempt that holds every reply.
+ANSWERS = "answers.jsonl"
+#: Environment variable that holds the endpoint's key.
+KEY = "JUDGE_API_KEY"
+#: Set by a launcher that has checked where the host is: no other address is connected to.
+ADDRESSES = "JUDGE_ADDRESSES"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from training.engine.config import DPOConfig
 from training.engine.data import Pair, encode_pairs, relative_weights
 from training.engine.distributed import add_up, everyone, rank
 from training.engine.held_out import HeldOut
-from training.engine.intervals import clustered_interval, right
+from training.engine.intervals import clustered_interval, right, with_ends
 from training.engine.logprobs import group_logps, response_logps
 from training.engine.losses import accuracy, dpo_losses
 from training.engine.models import Base
@@ -138,12 +138,10 @@ def preference_losses(
 
 
 def accuracy_after(margins: Sequence[float], pairs: Sequence[Pair]) -> dict[str, float]:
-    mean, low, high = clustered_interval(right(margins), [pair.prompt_id for pair in pairs])
+    found = clustered_interval(right(margins), [pair.prompt_id for pair in pairs])
     return {
         "dpo/margin_after": sum(margins) / len(margins),
-        "dpo/accuracy_after": mean,
-        "dpo/accuracy_after_low": low,
-        "dpo/accuracy_after_high": high,
+        **with_ends("dpo/accuracy_after", found),
     }
 
 

@@ -22,6 +22,8 @@ from training.engine.dpo import (
 from training.engine.errors import DataError
 from training.engine.evaluation import of_answers, of_margins
 from training.engine.files import write_file
+from training.engine.forgetting import forgetting
+from training.engine.frontier import of_rows
 from training.engine.models import Base, load_base
 from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.report import page
@@ -35,6 +37,8 @@ from training.engine.win_rate import by_judge
 
 #: What a judge said of old (first) and new (second) answers; optional.
 JUDGED = "data/judged.jsonl"
+#: Reward and KL of the steps that made the policy; optional.
+FRONTIER = "data/frontier.jsonl"
 
 
 def train(run: RunDir) -> dict[str, Any]:
@@ -59,13 +63,13 @@ def train(run: RunDir) -> dict[str, Any]:
         reference = REFERENCE
     parts = [reward_head is not None, settings.policy_adapter is not None]
     generates = all(parts) and settings.generate > 0
-    total = sum(parts) + generates
+    total = sum(parts) + generates + settings.general
     announce(run, base, total_steps=total, rows=len(pairs), trainable=0)
     packing = choose_packing(run, base, [pair.tree for pair in pairs])
 
     rows = run.held_out_rows()
     metrics: dict[str, float] = {}
-    evaluation: dict[str, Any] = judged_part(run)
+    evaluation: dict[str, Any] = enclosed_parts(run)
     step = 0
     if reward_head is not None:
         run.events.write("phase", name="reward")
@@ -88,6 +92,11 @@ def train(run: RunDir) -> dict[str, Any]:
         found, evaluation["answers"] = answers_of_both(run, base, reward_head, reference, packing)
         metrics |= found
         step = report(run, step, total, metrics)
+    if settings.general:
+        run.events.write("phase", name="general")
+        found, evaluation["forgetting"] = forgetting(run, base, reference)
+        metrics |= found
+        step = report(run, step, total, metrics)
     written = run.attempt_path / "report.html"
     source = config.base.source
     named = Path(source).name if source.startswith("/") else source  # no path of this machine
@@ -102,10 +111,11 @@ def train(run: RunDir) -> dict[str, Any]:
     }
 
 
-def judged_part(run: RunDir) -> dict[str, Any]:
-    """The judge's win rate, where the run holds what a judge said."""
-    path = run.path / JUDGED
-    return {"judge": by_judge(read_rows(path))} if path.is_file() else {}
+def enclosed_parts(run: RunDir) -> dict[str, Any]:
+    """Of files that the run may hold: what was said of old and new answers, reward over KL."""
+    judged, steps = run.path / JUDGED, run.path / FRONTIER
+    found: dict[str, Any] = {"judge": by_judge(read_rows(judged))} if judged.is_file() else {}
+    return found | ({"frontier": of_rows(read_rows(steps))} if steps.is_file() else {})
 
 
 def report(run: RunDir, step: int, total: int, metrics: dict[str, float]) -> int:

@@ -95,6 +95,9 @@ def answer_sheet(rollouts: Rollouts, texts: Sequence[str], names: Sequence[str])
 
 
 def mean_of(values: Sequence[float], clusters: Sequence[str]) -> dict[str, Any]:
-    """Mean of numbers that are no shares, with its clustered 95 % interval and n."""
+    """Mean of numbers that are no shares, with its clustered 95 % interval and n.
+
+    Of one prompt there is no interval (low and high None), of none no mean either.
+    """
     mean, low, high = clustered_interval(values, clusters)
-    return {"value": mean, "low": low, "high": high, "n": len(values)}
+    return {"value": mean if values else None, "low": low, "high": high, "n": len(values)}

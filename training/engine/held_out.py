@@ -56,8 +56,10 @@ class HeldOut:
         if self._run.alarms.is_best(mean):
             self._steps.last_good.reach_best(point)
         # a bootstrap of a few rows that are all right knows no doubt, Wilson's interval does
-        low = min(low, wilson_low(mean, len(set(clusters))))
-        return {HELD_OUT: mean, f"{HELD_OUT}_low": low, f"{HELD_OUT}_high": high}
+        least = wilson_low(mean, len(set(clusters)))
+        low = least if low is None else min(low, least)
+        ends = {} if high is None else {f"{HELD_OUT}_high": high}
+        return {HELD_OUT: mean, f"{HELD_OUT}_low": low, **ends}
 
 
 def wilson_low(share: float, n: int) -> float:

@@ -344,7 +344,12 @@ def length_bias(
     longer = [p.id for p, d in zip(counted, differences, strict=True) if d > 0]
     mean = sum(differences) / len(differences)
     judge = len(unequal) >= ENOUGH_PAIRS
-    biased = judge and abs(value) >= SMALL_CORRELATION and (low > 0.0 or high < 0.0)
+    if low is None or high is None:
+        apart, between, ends = False, "no interval: one prompt", {}
+    else:
+        apart, between = low > 0.0 or high < 0.0, f"{low:.2f} to {high:.2f}"
+        ends = {"correlation_low": low, "correlation_high": high}
+    biased = judge and abs(value) >= SMALL_CORRELATION and apart
     more = "longer" if mean >= 0 else "shorter"
     few = "" if judge else f"; too few to judge (needs {ENOUGH_PAIRS})"
     return Finding(
@@ -353,7 +358,7 @@ def length_bias(
         count=len(longer),
         of=len(unequal),
         message=f"pairs of unequal length whose chosen response is the longer one; on average it "
-        f"is {abs(mean):.1f} {unit} {more}, correlation {value:.2f} ({low:.2f} to {high:.2f}){few}",
+        f"is {abs(mean):.1f} {unit} {more}, correlation {value:.2f} ({between}){few}",
         todo="The model may learn length instead of quality: compare lengths of the answers "
         "before and after, and collect pairs of equal length."
         if biased
@@ -363,8 +368,7 @@ def length_bias(
             "mean_difference": mean,
             "share_longer": len(longer) / len(unequal),
             "correlation": value,
-            "correlation_low": low,
-            "correlation_high": high,
+            **ends,
         },
     )
 

@@ -1,4 +1,7 @@
-"""Intervals for held-out figures: pairs of one prompt are not independent, so prompts are drawn."""
+"""Intervals for held-out figures: pairs of one prompt are not independent, so prompts are drawn.
+
+One prompt alone says nothing of others: there is no interval then, and both ends are None.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,35 @@ RESAMPLES = 2000
 Z = 1.96
 #: Draws that are in memory at once.
 DRAWS_AT_ONCE = 2_000_000
+#: (value, low, high): not a number where nothing was measured, no ends where nothing can be drawn.
+Interval = tuple[float, float | None, float | None]
 
 
 def clustered_interval(
     values: Sequence[float], clusters: Sequence[str], *, seed: int = 0
-) -> tuple[float, float, float]:
+) -> Interval:
     """Mean of `values` and its 95 % percentile interval under resampling of whole clusters.
 
     Cluster bootstrap (Field & Welsh 2007). values, clusters: one per row, the same length.
     Returns: (mean, low, high)
     """
+    if not len(values):
+        return math.nan, None, None
     names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(cluster_of, weights=np.asarray(values, dtype=float), minlength=len(names))
     counts = np.bincount(cluster_of, minlength=len(names))
+    mean = float(sums.sum() / counts.sum())
+    if len(names) < 2:
+        return mean, None, None
     draws = drawn_clusters(len(names), seed)
     means = [sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) for drawn in draws]
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(sums.sum() / counts.sum()), float(low), float(high)
+    return mean, float(low), float(high)
+
+
+def with_ends(name: str, found: Sequence[float | None]) -> dict[str, Any]:
+    """A figure with the ends of its interval, as three entries; None where there is none."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
 
 
 def drawn_clusters(n: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -53,7 +68,7 @@ def resampled_counts(n: int, *, seed: int = 0) -> Iterator[NDArray[np.float64]]:
         yield np.stack([np.bincount(each, minlength=n) for each in drawn]).astype(float)
 
 
-def share_interval(hits: Sequence[float], clusters: Sequence[str]) -> tuple[float, float, float]:
+def share_interval(hits: Sequence[float], clusters: Sequence[str]) -> Interval:
     """A share of rows with its 95 % interval: that of whole clusters, or Wilson's for as many
     independent rows as there are clusters, whichever reaches further.
 
@@ -62,6 +77,8 @@ def share_interval(hits: Sequence[float], clusters: Sequence[str]) -> tuple[floa
     Returns: (share, low, high)
     """
     share, low, high = clustered_interval([float(hit) for hit in hits], clusters)
+    if low is None or high is None:
+        return share, None, None
     least, most = wilson(share, len(set(clusters)))
     return share, min(low, least), max(high, most)
 
@@ -76,7 +93,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 def clustered_correlation(
     differences: Sequence[float], clusters: Sequence[str], *, seed: int = 0
-) -> tuple[float, float, float]:
+) -> Interval:
     """Pearson's correlation of being chosen (1, -1) with a quantity within its pair, and its 95 %
     percentile interval under resampling of whole clusters.
 
@@ -95,9 +112,12 @@ def clustered_correlation(
         below = np.sqrt(counts[at].sum(axis=-1) * squares[at].sum(axis=-1))
         return sums[at].sum(axis=-1) / np.maximum(below, np.finfo(float).tiny)
 
+    value = float(of(slice(None)))
+    if len(names) < 2:
+        return value, None, None
     drawn = [of(each) for each in drawn_clusters(len(names), seed)]
     low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
-    return float(of(slice(None))), float(low), float(high)
+    return value, float(low), float(high)
 
 
 def right(margins: Sequence[float]) -> list[float]:

@@ -125,6 +125,7 @@ def ask_all(
         for asked in (question(comparison, order, settings) for order in (0, 1))
     }
     waiting = [key for key in questions if key not in answers]
+    tally = Tally(comparisons, settings, answers)
     while waiting:
         raise_if_stopped()
         keys = waiting[: judge.at_once]
@@ -138,9 +139,37 @@ def ask_all(
         budget.spend(replies)
         waiting = waiting[len(keys) :]
         expect_verdicts(answers.all())
-        step = (len(questions) - len(waiting)) // 2
-        run.events.write("progress", step=step, total_steps=len(comparisons))
+        run.events.write(
+            "progress",
+            total_steps=len(comparisons),
+            tokens=budget.tokens,
+            cost=budget.cost,
+            **tally.counts(),
+        )
     return None
+
+
+class Tally:
+    """How many comparisons are judged so far, looked at once each in the order they are asked."""
+
+    def __init__(
+        self, comparisons: Sequence[Comparison], settings: JudgeConfig, answers: Answers
+    ) -> None:
+        self._left = iter(comparisons)
+        self._next = next(self._left, None)
+        self._settings, self._answers = settings, answers
+        self._counts = {"step": 0, "flipped": 0, "failed": 0}
+
+    def counts(self) -> dict[str, int]:
+        while self._next is not None:
+            row = settled(self._next, self._settings, self._answers)
+            if row is None:
+                break
+            self._counts["step"] += 1
+            for name in ("flipped", "failed"):
+                self._counts[name] += row[name]
+            self._next = next(self._left, None)
+        return self._counts
 
 
 def expect_verdicts(replies: Sequence[Reply]) -> None:

@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training.engine.config_judge import JudgeConfig
+from training.engine.config_judge import ANSWERS, JudgeConfig
 from training.engine.files import cannot_write
 from training.engine.judge_prompts import Reply
 from training.engine.rundir import RunDir
 
-ANSWERS = "answers.jsonl"
 #: Characters of a reply that are kept.
 LONGEST_TEXT = 20_000
 #: Tokens of a chat template around a question, at most.

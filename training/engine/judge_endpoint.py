@@ -13,14 +13,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from training.engine.config_judge import JudgeConfig
+from training.engine.config_judge import ADDRESSES, KEY, JudgeConfig
 from training.engine.errors import ConfigError, JudgeError
 from training.engine.judge_answers import LONGEST_TEXT, most_tokens
 from training.engine.judge_prompts import Reply
 from training.engine.posting import Post
 from training.engine.stopping import raise_if_stopped, stop_requested
 
-KEY = "JUDGE_API_KEY"
 #: A verdict of 100,000 tokens with its envelope is shorter.
 MAX_REPLY_BYTES = 4_000_000
 
@@ -43,6 +42,7 @@ class EndpointJudge:
             max_reply_bytes=MAX_REPLY_BYTES,
             failed=self._failed,
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            addresses=tuple(os.environ.get(ADDRESSES, "").split()),
             before_try=self._take_turn,
         )
 

@@ -2,7 +2,8 @@
 
 Autograd keeps the gate of a SwiGLU unit, its SiLU, and the other factor: three tensors of the
 widest layer for every token. Here two are kept, the SiLU is computed again; a norm keeps its input
-and one number per token. Forward numbers are the same to the last bit, gradients to rounding.
+and one number per token. Forward numbers are the same to the last bit (but for the products, see
+`products`), gradients to rounding.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralMLP, MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
+
+from training.engine.products import project
 
 #: Classes whose forward pass is down(act(gate(x)) · up(x)), and those that are w · x / rms(x).
 #: Exactly these: a subclass may compute something else under the same names.
@@ -68,8 +71,8 @@ class RMSNorm(torch.autograd.Function):
 
 def gated_forward(self: Any, x: Tensor) -> Tensor:
     """What the modules of `GATED` compute where their activation is SiLU."""
-    output: Tensor = self.down_proj(SwiGLU.apply(self.gate_proj(x), self.up_proj(x)))
-    return output
+    gated = SwiGLU.apply(project(self.gate_proj, x), project(self.up_proj, x))
+    return project(self.down_proj, gated)
 
 
 def norm_forward(self: Any, hidden_states: Tensor) -> Tensor:

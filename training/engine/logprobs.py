@@ -18,6 +18,7 @@ from training.engine.batching import PackedRow, Packing, pack
 from training.engine.data import Branch, Tree
 from training.engine.distributed import add_up
 from training.engine.models import Base
+from training.engine.products import times
 from training.engine.sharding import own_groups
 from training.engine.stopping import raise_if_stopped
 
@@ -51,13 +52,15 @@ class TokenLogProbs(torch.autograd.Function):
         for start in range(0, len(targets), CHUNK):
             stop = start + CHUNK
             part, wanted = states[start:stop], targets[start:stop]
-            logits = (part @ weight.t()).float().div_(temperature)  # (C, V)
+            logits = times(part, weight).float().div_(temperature)  # (C, V)
             chosen = logits.gather(1, wanted[:, None]).squeeze(1)
             normaliser = logits.logsumexp(dim=1)
             logps[start:stop] = chosen - normaliser
             if gradient is not None:
                 probabilities = logits.sub_(normaliser[:, None]).exp_().to(weight.dtype)
-                gradient[start:stop] = (weight[wanted] - probabilities @ weight) / temperature
+                gradient[start:stop] = (
+                    weight[wanted] - times(probabilities, weight.t())
+                ) / temperature
         ctx.gradient, ctx.temperature = gradient, temperature
         if trains_head:
             ctx.save_for_backward(states, weight, targets)
@@ -83,17 +86,25 @@ class TokenLogProbs(torch.autograd.Function):
         return of_states, of_weight, None, None
 
 
-def row_states(base: Base, row: PackedRow) -> Tensor:
-    """Hidden states of one row under the active adapter. Returns: (T, H)"""
+def states_at(base: Base, row: PackedRow, places: Tensor) -> Tensor:
+    """Hidden states of some of a row's tokens under the active adapter, which saves the others.
+
+    places: (N,) as `row.sources` or `row.last`. Returns: (N, H)
+    """
     mask = None if row.mask is None else row.mask[None, None]
-    return base.hidden(row.input_ids[None], row.positions[None], mask, row.trees)[0]
+    wanted, which = places.unique(return_inverse=True)
+    states = base.hidden(
+        row.input_ids[None], row.positions[None], mask, row.trees, common=row.common, wanted=wanted
+    )
+    return states[0][which]
 
 
 def token_logps(base: Base, row: PackedRow, states: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probs of a row's scored tokens from its hidden states. states: (T, H). Returns: (N,)"""
-    logps: Tensor = TokenLogProbs.apply(
-        states[row.sources], base.head_weight(), row.targets, temperature
-    )
+    """Log-probs of a row's scored tokens, from the states that predict them.
+
+    states: (N, H), those of `row.sources`. Returns: (N,)
+    """
+    logps: Tensor = TokenLogProbs.apply(states, base.head_weight(), row.targets, temperature)
     return logps
 
 
@@ -127,7 +138,7 @@ def group_logps(
     sums = []
     for row in group:
         placed = row.to(base.device)
-        logps = token_logps(base, placed, row_states(base, placed), temperature)
+        logps = token_logps(base, placed, states_at(base, placed, placed.sources), temperature)
         sums.append(branch_sums(logps, placed))
     return branch_table(group, sums)
 
@@ -161,7 +172,7 @@ def own_log_prob_error(base: Base, tree: Tree) -> float:
     """
     few = Tree(tree.prompt[-PROBE:], (Branch(tree.branches[0].tokens[:PROBE]),))
     row = pack([few], Packing(few.length, shared=False))[0][0].to(base.device)
-    ours = token_logps(base, row, row_states(base, row))
+    ours = token_logps(base, row, states_at(base, row, row.sources))
     logits = base.causal(input_ids=row.input_ids[None]).logits[0, row.sources].float()
     theirs = logits.log_softmax(dim=-1).gather(1, row.targets[:, None]).squeeze(1)
     return float((ours - theirs).abs().max())

@@ -32,6 +32,7 @@ from training.engine.attention import IMPLEMENTATION, Blocks, layout_of, with_la
 from training.engine.config import AdapterConfig, BaseConfig
 from training.engine.errors import BaseModelError
 from training.engine.files import cannot_write, publish_folder, require_space
+from training.engine.lean_attention import take_trees
 from training.engine.lean_layers import keep_less
 from training.engine.memory import note_imports
 from training.engine.quantization import (
@@ -122,19 +123,24 @@ class Base:
         position_ids: Tensor,
         mask: Tensor | None,
         trees: Sequence[Blocks] = (),
+        *,
+        common: int = 0,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states of rows under the active adapter.
 
         input_ids, position_ids: (B, T). mask: (B, 1, T, T) bool, True where a token may look, or
-        None for plain causal attention. trees: what the mask says as blocks, where it is of trees.
-        Returns: (B, T, H)
+        None for plain causal attention. trees: what the mask says as blocks, where it is of trees,
+        behind `common` tokens that all of them begin with. wanted: (n,) the tokens whose states
+        are asked for, ascending. Returns: (B, T, H), or (B, n, H)
         """
         if mask is not None:
             # as numbers, once for all layers: each would make its own of a boolean one, and keep it
             unseen = torch.zeros(mask.shape, dtype=self.dtype, device=mask.device)
             mask = unseen.masked_fill_(~mask, -torch.inf)
             if trees and mask.device.type == "cpu":  # where a kernel's start costs next to nothing
-                mask = with_layout(mask, layout_of(trees, self.dtype, mask.device))
+                layout = layout_of(trees, self.dtype, mask.device, common=common, wanted=wanted)
+                mask = with_layout(mask, layout)
         with self._computing():
             states: Tensor = self.backbone(
                 input_ids=input_ids,
@@ -142,6 +148,8 @@ class Base:
                 attention_mask=mask,
                 use_cache=False,
             ).last_hidden_state
+        if wanted is not None and states.shape[1] == input_ids.shape[1]:
+            states = states[:, wanted]  # a last layer that computes all of them
         return states.float() if self.mixed else states
 
     def _computing(self) -> contextlib.AbstractContextManager[Any]:
@@ -467,6 +475,7 @@ def load_base(
         model.set_attn_implementation(IMPLEMENTATION)
     keep_differentiable(model)
     keep_less(model)
+    take_trees(model)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()

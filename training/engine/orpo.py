@@ -19,7 +19,7 @@ from torch import Tensor
 from training.engine.batching import Packing
 from training.engine.data import Pair, encode_pairs
 from training.engine.dpo import scored_lengths
-from training.engine.intervals import clustered_interval, right
+from training.engine.intervals import clustered_interval, right, with_ends
 from training.engine.kto import preferred
 from training.engine.logprobs import response_logps
 from training.engine.models import Base, load_base
@@ -156,14 +156,10 @@ def train(run: RunDir) -> dict[str, Any]:
             run.events.write("phase", name="evaluate")
             with steps.weights_at_rest():
                 after = held_out_odds(base, held_out, packing)
-            mean, low, high = clustered_interval(
-                right(after), [pair.prompt_id for pair in held_out]
-            )
+            accuracy = clustered_interval(right(after), [pair.prompt_id for pair in held_out])
             metrics |= {
                 "orpo/log_odds_after": sum(after) / len(after),
-                "orpo/accuracy_after": mean,
-                "orpo/accuracy_after_low": low,
-                "orpo/accuracy_after_high": high,
+                **with_ends("orpo/accuracy_after", accuracy),
             }
     run.events.write("phase", name="save")
     adapter = run.attempt_path / "adapter"

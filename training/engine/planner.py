@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from training.engine.config import ONLINE_METHODS, RunConfig, from_dict, to_dict
+from training.engine.config import ONLINE_METHODS, TRL_METHODS, RunConfig, from_dict, to_dict
 from training.engine.errors import BaseModelError, ConfigError
 from training.engine.planner_changes import Kind, Settings, kinds
 from training.engine.planner_memory import (
@@ -249,6 +249,7 @@ def layout_of(config: RunConfig, shape: BaseShape, device: str) -> Layout:
         copies=3 * int(config.alarms.may_stop)
         + int(config.ppo is not None and config.ppo.kl_budget is not None),
         multi_tensor=device == "gpu",
+        lean=True,
     )
 
 
@@ -405,7 +406,9 @@ def phases_of(
     work, decoding = work_of(config, shape, known), decoding_of(config, shape, known, device)
     if device == "cpu":
         joined = joined_tokens(config, shape, known, work.tokens)
-        work = replace(work, by_trees=True, joined=joined)
+        # TRL's own passes know no trees
+        by_trees = config.method not in TRL_METHODS
+        work = replace(work, by_trees=by_trees, joined=joined)
     held = resident(shape, layout)
     phases: dict[str, list[Term]]
     if config.method in ("evaluate", "sample"):

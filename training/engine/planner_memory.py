@@ -87,6 +87,8 @@ class Layout:
     """Copies of the trained weights that are kept to fall back to."""
     multi_tensor: bool = False
     """Whether AdamW's step takes all tensors at once, which needs a copy of their size."""
+    lean: bool = False
+    """Whether norms and gated units keep less (`lean_layers`), where the base's are among those."""
     gradient_in_backward: bool = False
     """Whether each gradient is used and dropped as soon as it is there (other trainers only)."""
     shards: int = 1
@@ -278,18 +280,24 @@ def host_bytes(shape: BaseShape, layout: Layout) -> int:
 def norm_bytes(shape: BaseShape, layout: Layout) -> int:
     """What the norms of one block keep per token.
 
-    An RMS norm keeps its input in fp32 and one factor; a trained one the normalised input too.
+    An RMS norm keeps its input in fp32 and one factor; a trained one the normalised input too, a
+    lean one the input as it came.
     """
     residual = 4 if layout.mixed else layout.compute_bytes
     if not shape.decoder:
         return shape.norms * (shape.hidden * residual + 8)
-    kept = shape.norms * (4 * shape.hidden + 4)
-    values = shape.norms * shape.hidden
+    values, factors = shape.norms * shape.hidden, shape.norms
     if shape.qk_norm:
-        both = shape.q_size + shape.kv_size
-        kept += 4 * both + 4 * (shape.heads + shape.kv_heads)
-        values += both
-    return kept + (values * residual if layout.tuning == "full" else 0)
+        values += shape.q_size + shape.kv_size
+        factors += shape.heads + shape.kv_heads
+    if layout.tuning == "full":
+        return values * (4 + residual) + 4 * factors
+    return values * (layout.compute_bytes if lean_norms(shape, layout) else 4) + 4 * factors
+
+
+def lean_norms(shape: BaseShape, layout: Layout) -> bool:
+    """Whether norms keep their input in its own type; those that are trained never do."""
+    return layout.lean and shape.lean_norms and layout.tuning != "full"
 
 
 def input_bytes(shape: BaseShape, layout: Layout) -> int:
@@ -331,7 +339,9 @@ def block_bytes(shape: BaseShape, layout: Layout, work: Work) -> int:
     # a mask makes transformers repeat keys and values for every query head
     keys = shape.q_size if work.masked and not work.by_trees else shape.kv_size
     attention = (2 * shape.q_size + 2 * keys) * c + 4 * shape.heads
-    feed_forward = (3 if shape.decoder else 1) * shape.intermediate * c
+    # gate, up and the gate's SiLU, which a lean unit computes again
+    parts = (2 if layout.lean and shape.lean_units else 3) if shape.decoder else 1
+    feed_forward = parts * shape.intermediate * c
     per_token = norm_bytes(shape, layout) + attention + feed_forward + input_bytes(shape, layout)
     # on a processor a branch has keys and values of its own, its prompt before them (`attention`)
     return work.tokens * per_token + work.joined * 2 * shape.kv_size * c
@@ -403,7 +413,8 @@ def outside_bytes(shape: BaseShape, layout: Layout, work: Work) -> int:
     """What is kept outside the blocks: the last norm's input and output, the states of scored
     tokens with their gradient, the mask."""
     c = layout.compute_bytes
-    states = work.tokens * shape.hidden * (4 + (4 if layout.mixed else c))
+    norm_input = c if lean_norms(shape, layout) else 4
+    states = work.tokens * shape.hidden * (norm_input + (4 if layout.mixed else c))
     return states + 2 * work.scored * shape.hidden * c + mask_bytes(layout, work)
 
 

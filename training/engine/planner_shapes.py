@@ -52,6 +52,10 @@ DECODERS = {
     "phi3": Family(qkv_bias=False, o_bias=False, fused=True),
     "smollm3": Family(mlp_bias="mlp_bias", tied=True),
 }
+#: Decoders whose modules `lean_layers` names: the norms, and the gated units where they use SiLU.
+LEAN = ("llama", "mistral", "qwen2", "qwen3")
+#: How a config.json may call SiLU.
+SILU = ("silu", "swish")
 #: Encoders: (names of the attention's layers, of the feed-forward ones, has a pooler).
 ENCODERS = {
     "bert": (("query", "key", "value", "dense"), ("dense", "dense"), True),
@@ -107,6 +111,9 @@ class BaseShape:
     norms: int
     qk_norm: bool
     tied: bool
+    #: Whether the norms, and the gated units, are among those that `lean_layers` has keep less.
+    lean_norms: bool = False
+    lean_units: bool = False
     #: Position and segment embeddings, and an encoder's pooler.
     extra_embeddings: int = 0
     pooler: int = 0
@@ -324,6 +331,8 @@ def decoder(config: Mapping[str, Any], family: Family, where: str) -> BaseShape:
         outer_norms=hidden,
         norms=family.norms,
         qk_norm=family.qk_norm,
+        lean_norms=config["model_type"] in LEAN,
+        lean_units=config["model_type"] in LEAN and config.get("hidden_act", "silu") in SILU,
         tied=bool(config.get("tie_word_embeddings", family.tied)),
         stored_bytes=stored_bytes(config),
         positions=positions,

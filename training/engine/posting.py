@@ -6,15 +6,18 @@ and the key that goes with it, reaches the address that was given or none.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import math
 import queue
+import socket
+import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,6 +68,55 @@ class NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class PinnedHTTP(http.client.HTTPConnection):
+    """Connects to addresses that were checked before: the name is not looked up again.
+
+    Whoever answers for a name may change the answer between a check and the connection.
+    """
+
+    addresses: tuple[str, ...] = ()
+
+    def connect(self) -> None:
+        self.sock = connected(self.addresses, self.port, self.timeout)
+
+
+class PinnedHTTPS(http.client.HTTPSConnection):
+    """The same, encrypted, with the certificate of the name that was asked for."""
+
+    addresses: tuple[str, ...] = ()
+
+    def __init__(self, *arguments: Any, context: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(*arguments, context=context, **options)
+        self._pinned_context = context
+
+    def connect(self) -> None:
+        plain = connected(self.addresses, self.port, self.timeout)
+        self.sock = self._pinned_context.wrap_socket(plain, server_hostname=self.host)
+
+
+def connected(addresses: Sequence[str], port: int, timeout: Any) -> socket.socket:
+    """A connection to the first address that takes one. Raises OSError with the last one's why."""
+    for address in addresses[:-1]:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((address, port), timeout)
+    return socket.create_connection((addresses[-1], port), timeout)
+
+
+class Pinned(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens both kinds of address over pinned connections."""
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        super().__init__()
+        self._kinds = {"addresses": addresses}
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(type("Pinned", (PinnedHTTP,), self._kinds), request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        kind = type("Pinned", (PinnedHTTPS,), self._kinds)
+        return self.do_open(kind, request, context=ssl.create_default_context())
+
+
 class MayPass(Exception):
     """Raised inside `Post` for a failure that is worth another try."""
 
@@ -85,6 +137,8 @@ class Post:
     failed: Callable[[str], EngineError]
     """Makes the error of a failure that no further try mends, from what happened."""
     headers: dict[str, str] = field(default_factory=dict, repr=False)
+    addresses: tuple[str, ...] = ()
+    """IP addresses that the host was found at and that may be connected to; empty: any."""
     before_try: Callable[[], None] = raise_if_stopped
     """Called before every try; may wait (a rate limit)."""
 
@@ -134,7 +188,9 @@ class Post:
 
     def _post(self, body: bytes) -> bytes:
         handlers: list[urllib.request.BaseHandler] = [NoRedirects()]
-        if is_loopback(urlsplit(self.url).hostname or ""):
+        if self.addresses:
+            handlers.append(Pinned(self.addresses))
+        if self.addresses or is_loopback(urlsplit(self.url).hostname or ""):
             handlers.append(urllib.request.ProxyHandler({}))
         request = urllib.request.Request(  # noqa: S310 - check_url knows the scheme
             self.url,

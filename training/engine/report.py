@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from training.engine.report_pictures import bars, reliability_curve
+from training.engine.report_pictures import bars, frontier, reliability_curve
 
 TITLES = {"reward": "Reward model", "policy": "Policy by its implicit reward"}
 SAYS = {
@@ -35,7 +35,7 @@ vertical-align:top}
 td.text{white-space:pre-wrap;overflow-wrap:anywhere;min-width:10rem}
 svg{width:100%;height:auto;max-width:26rem;fill:var(--ink)}svg.small{max-width:20rem}
 svg text{font-size:13px;text-anchor:middle;fill:var(--dim)}svg text.name{text-anchor:start}
-circle{fill:var(--mark)}.axis{stroke:var(--ink);fill:none;stroke-width:1.5}
+circle{fill:var(--mark)}circle.other{fill:none;stroke:var(--dim)}.axis{stroke:var(--ink);fill:none;stroke-width:1.5}
 .ideal{stroke:var(--dim);fill:none;stroke-dasharray:4 4}p.note{color:var(--dim)}
 @media print{body{max-width:none}h2,figure,tr{break-inside:avoid}}
 """
@@ -49,6 +49,10 @@ def page(evaluation: Mapping[str, Any], *, base: str) -> str:
         parts.append(answers_part(evaluation["answers"]))
     if "judge" in evaluation:
         parts.append(judge_part(evaluation["judge"]))
+    if "forgetting" in evaluation:
+        parts.append(forgetting_part(evaluation["forgetting"]))
+    if "frontier" in evaluation:
+        parts.append(frontier_part(evaluation["frontier"]))
     return document("Evaluation", "".join(parts))
 
 
@@ -70,6 +74,10 @@ def number(value: Any) -> str:
         return "not known: no row says it"
     if not isinstance(value, Mapping):
         return f"{value:.3f}"
+    if value["value"] is None:
+        return f"not a number, n = {value['n']}"
+    if value["low"] is None:
+        return f"{value['value']:.3f}, no interval (one prompt), n = {value['n']}"
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}], n = {value['n']}"
 
 
@@ -136,9 +144,42 @@ def answers_part(found: Mapping[str, Any]) -> str:
 
 
 def judge_part(found: Mapping[str, Any]) -> str:
-    """Win rate by a judge, and what it could not say."""
+    """Win rate by a judge, and what it could not say; or by people."""
+    if found["people"]:
+        by = f"{found['people']} {'person' if found['people'] == 1 else 'people'}"
+        return (
+            f"<h2>Old against new, by people</h2><p>The new model wins: {number(found['rate'])}, "
+            f"judged by {by} (ties count half).</p>"
+        )
     return (
         f"<h2>Judge</h2><p>The new model wins: {number(found['rate'])} (ties count half). "
         f"{found['flipped']} judgments flipped with the order and are ties; {found['failed']} "
         "failed and are left out.</p>"
+    )
+
+
+def forgetting_part(found: Mapping[str, Any]) -> str:
+    """Perplexity of general text before and after, and what the gate says of its change."""
+    verdict = {None: "No gate was set.", True: "Passed", False: "Failed"}[found["passed"]]
+    if found["gate"] is not None:
+        verdict += f" the forgetting gate: at most {found['gate']:+.1%} was allowed."
+    rows = [
+        ("reference", number(found["before"])),
+        ("policy", number(found["after"])),
+        ("change, as a share", number(found["change"])),
+    ]
+    return f"<h2>Forgetting</h2><p>{escape(verdict)} Intervals resample documents.</p>" + table(
+        ("perplexity of general text", "value"), rows
+    )
+
+
+def frontier_part(points: Sequence[Mapping[str, Any]]) -> str:
+    """Reward over KL of the policy's training steps; the table holds the frontier alone."""
+    best = [each for each in points if each["best"]]
+    rows = [(f"{e['step']}", number(e["kl"]), number(e["reward"])) for e in best]
+    return (
+        f"<h2>Reward over KL</h2><figure>{frontier(points)}</figure>"
+        f"<p>{len(points)} training steps; filled, and below: the {len(best)} that no other "
+        "reached with as little KL. The reward is the one trained on.</p>"
+        + table(("step", "KL to the reference (nats)", "mean reward"), rows)
     )

@@ -47,10 +47,11 @@ def bars(figures: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
     for number, (name, figure) in enumerate(figures.items()):
         y = line * number + 28
+        low, high = (figure["value"] if figure[e] is None else figure[e] for e in ("low", "high"))
         short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
         parts.append(
             f'<text class="name" x="{left}" y="{y - 12}">{escape(short)}</text>'
-            f'<path class="axis" d="M{place(figure["low"]):.1f} {y}H{place(figure["high"]):.1f}"/>'
+            f'<path class="axis" d="M{place(low):.1f} {y}H{place(high):.1f}"/>'
             f'<circle cx="{place(figure["value"]):.1f}" cy="{y}" r="5"/>'
         )
     return (
@@ -59,4 +60,30 @@ def bars(figures: Mapping[str, Mapping[str, Any]]) -> str:
         f'<text x="{left}" y="{height - 6}">0</text>'
         f'<text x="{place(0.5)}" y="{height - 6}">0.5</text>'
         f'<text x="{right}" y="{height - 6}">1</text></svg>'
+    )
+
+
+def frontier(points: Sequence[Mapping[str, Any]]) -> str:
+    """Mean reward over KL, a dot a step; filled where no other step is better at its KL."""
+    kls, rewards = [each["kl"] for each in points], [each["reward"] for each in points]
+    low, high = EDGE, SIZE - EDGE
+
+    def place(value: float, values: Sequence[float]) -> float:
+        least, most = min(values), max(values)
+        return low + ((value - least) / (most - least) if most > least else 0.5) * (high - low)
+
+    dots = "".join(
+        f'<circle class="{"best" if each["best"] else "other"}" cx="{place(each["kl"], kls):.1f}" '
+        f'cy="{SIZE - place(each["reward"], rewards):.1f}" r="4"/>'
+        for each in points
+    )
+    return (
+        f'<svg viewBox="0 0 {SIZE} {SIZE}" role="img" aria-label="Mean reward over KL by step">'
+        f'<path class="axis" d="M{low} {low}V{high}H{high}"/>{dots}'
+        f'<text x="{low}" y="{SIZE - 18}">{min(kls):.3g}</text>'
+        f'<text x="{high}" y="{SIZE - 18}">{max(kls):.3g}</text>'
+        f'<text x="{SIZE / 2}" y="{SIZE - 4}">KL (nats)</text>'
+        f'<text class="name" x="{low + 6}" y="{low + 4}">{max(rewards):.3g}</text>'
+        f'<text class="name" x="{low + 6}" y="{high - 4}">{min(rewards):.3g}</text>'
+        f'<text x="{low}" y="{low - 10}">reward</text></svg>'
     )

@@ -23,8 +23,8 @@ from training.engine.data import Label, Pair, Tree, encode_pairs, relative_weigh
 from training.engine.distributed import add_up
 from training.engine.errors import DataError
 from training.engine.held_out import HeldOut
-from training.engine.intervals import clustered_interval, right
-from training.engine.logprobs import branch_table, row_states
+from training.engine.intervals import clustered_interval, right, with_ends
+from training.engine.logprobs import branch_table, states_at
 from training.engine.losses import accuracy, reward_losses
 from training.engine.models import Base, ScalarHead
 from training.engine.preflight import (
@@ -59,7 +59,7 @@ def group_values(
     values = []
     for row in group:
         placed = row.to(base.device)
-        values.append(read(row_states(base, placed)[placed.last]))
+        values.append(read(states_at(base, placed, placed.last)))
     indices, table = branch_table(group, values)
     return indices, table.view(len(indices), -1, *values[0].shape[1:])
 
@@ -117,11 +117,9 @@ def held_out_figures(
     values = tree_values(base, head.each, [pair.tree for pair in pairs], packing)
     scores = head.combine(values)
     margins = (scores[:, 0] - scores[:, 1]).tolist()
-    mean, low, high = clustered_interval(right(margins), [pair.prompt_id for pair in pairs])
+    accuracy = clustered_interval(right(margins), [pair.prompt_id for pair in pairs])
     metrics = {
-        "reward/accuracy": mean,
-        "reward/accuracy_low": low,
-        "reward/accuracy_high": high,
+        **with_ends("reward/accuracy", accuracy),
         "reward/margin": sum(margins) / len(margins),
     }
     if values.shape[-1] > 1:

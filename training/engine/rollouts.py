@@ -15,7 +15,7 @@ from training.engine.checkpoint import Checkpoint
 from training.engine.data import Branch, PromptRow, Tree
 from training.engine.distributed import add_up
 from training.engine.generation import Generation, generate
-from training.engine.logprobs import row_states, token_logps
+from training.engine.logprobs import states_at, token_logps
 from training.engine.models import Base, ScalarHead
 from training.engine.reward_sources import Answers, RewardSource, checked_scores
 from training.engine.sharding import own_groups
@@ -175,10 +175,9 @@ def policy_tables(
     logps, values = [], []
     for row in group:
         placed = row.to(base.device)
-        states = row_states(base, placed)
+        states = states_at(base, placed, placed.sources)
         logps.append(token_logps(base, placed, states, temperature))
-        predicting = states[placed.sources]
-        values.append(head(predicting) if head is not None else torch.zeros_like(logps[-1]))
+        values.append(head(states) if head is not None else torch.zeros_like(logps[-1]))
     answers, table = token_table(group, logps, width)
     return answers, table, token_table(group, values, width)[1]
 
@@ -214,7 +213,7 @@ def value_table(
     for row in group:
         placed = row.to(base.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            states = row_states(base, placed)[placed.sources]
+            states = states_at(base, placed, placed.sources)
         values.append(head(states))
     return token_table(group, values, width)
 

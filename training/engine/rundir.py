@@ -114,8 +114,12 @@ class EventWriter:
         except OSError as error:
             raise cannot_write(self._path, error) from error
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """One point of each curve. What is not a number cannot be drawn: it is named instead."""
+    def metrics(self, step: int, found: Mapping[str, float | None]) -> None:
+        """One point of each curve. What is not a number cannot be drawn: it is named instead.
+
+        None is not known, such as an interval's end of one prompt, and left out.
+        """
+        values = {name: value for name, value in found.items() if value is not None}
         lost = sorted(name for name, value in values.items() if not math.isfinite(value))
         good = {name: float(value) for name, value in values.items() if name not in lost}
         self.write("metrics", step=step, values=good)
@@ -230,19 +234,30 @@ RESULTS = (
 )
 
 
+def in_json(value: Any) -> Any:
+    """The same with null for what is no number (NaN, infinite): strict JSON has no word for it."""
+    if isinstance(value, Mapping):
+        return {key: in_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def publish_result(attempt: Path, result: Mapping[str, Any]) -> bool:
     """Write an attempt's result.json and make it the run's; the first attempt to do so wins.
 
     The run's result.json is its one commit point: whatever else an attempt wrote counts only once
-    the result names it. Metrics that are not finite are left out: not JSON.
+    the result names it. Metrics that are not finite or not known are left out; elsewhere they are
+    null.
     Returns: whether this attempt won. Raises OutOfSpaceError, then nothing is left half written.
     """
     run = attempt.parent.parent
-    finite = {k: v for k, v in result["metrics"].items() if math.isfinite(v)}
+    finite = {k: v for k, v in result["metrics"].items() if v is not None and math.isfinite(v)}
     nothing = dict.fromkeys(kind for _, kind in RESULTS)
     whole = {**nothing, **result, "metrics": finite, "attempt": attempt.name}
     own = attempt / "result.json"
-    write_file(own, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(in_json(whole), indent=2, ensure_ascii=False, allow_nan=False)
+    write_file(own, text + "\n")
     try:
         link_once(own, run / "result.json")
         sync_folder(run)

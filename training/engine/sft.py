@@ -17,7 +17,7 @@ from training.engine.checkpoint import Checkpoint
 from training.engine.data import Tree, encode_conversations
 from training.engine.distributed import add_up
 from training.engine.dpo import ADAPTER
-from training.engine.logprobs import row_states, token_logps
+from training.engine.logprobs import states_at, token_logps
 from training.engine.models import Base
 from training.engine.preflight import announce, choose_packing, seed_everything
 from training.engine.rundir import RunDir
@@ -29,7 +29,7 @@ from training.engine.tuning import begin, load_trainable
 def row_loss(base: Base, row: PackedRow, n_tokens: int) -> Tensor:
     """A row's part of the mean negative log-probability of a batch's `n_tokens` scored tokens."""
     placed = row.to(base.device)
-    return -token_logps(base, placed, row_states(base, placed)).sum() / n_tokens
+    return -token_logps(base, placed, states_at(base, placed, placed.sources)).sum() / n_tokens
 
 
 def train(run: RunDir) -> dict[str, Any]:

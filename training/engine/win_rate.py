@@ -21,6 +21,7 @@ def by_judge(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Win rate of judged.jsonl, whose `first` is the old answer and `second` the new one.
 
     Rows without a choice (failed) are left out and counted; a position flip is a tie already.
+    Rows that name an annotator are people's; `people` says how many gave them.
     Raises DataError for a choice that is none.
     """
     values: list[float | None] = []
@@ -32,6 +33,7 @@ def by_judge(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     clusters = [str(row.get("prompt_id", row.get("id", n))) for n, row in enumerate(rows)]
     return {
         "rate": estimate(values, clusters),
+        "people": len({row["annotator"] for row in rows if row.get("annotator") is not None}),
         "failed": sum(value is None for value in values),
         "flipped": sum(row.get("flipped") is True for row in rows),
     }

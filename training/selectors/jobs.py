@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from annotate.models import Snapshot
+from annotate.models import JudgeVersion, Project, Snapshot
 from training.models import Job, ModelVersion
 from training.selectors.attempts import Attempt, Transition, job_attempts, job_history
 from training.selectors.checkpoints import KnownCheckpoint, resume_step, run_checkpoints
@@ -53,6 +53,9 @@ class JobStory:
     standing: Standing
     snapshot: Snapshot | None
     version: ModelVersion | None
+    #: Of a job that lets a machine judge.
+    judge: JudgeVersion | None
+    project: Project | None
     attempts: list[Attempt]
     history: list[Transition]
     checkpoints: list[KnownCheckpoint]
@@ -69,6 +72,8 @@ def job_story(job: Job) -> JobStory:
         standing=job_standing(job, checkpoints),
         snapshot=snapshot.select_related("project").first(),
         version=version.first(),
+        judge=JudgeVersion.objects.filter(workspace=ours, pk=job.payload.get("judge")).first(),
+        project=Project.objects.filter(workspace=ours, pk=job.payload.get("project")).first(),
         attempts=job_attempts(job),
         history=job_history(job),
         checkpoints=checkpoints,

@@ -88,10 +88,32 @@ PUSH_ADVICE: dict[str, Advice] = {
     ),
     "cancelled": Advice("A person cancelled it.", "Nothing to do. Try again to push after all."),
 }
+#: What they mean where the job lets a machine judge: nothing of it is stored before it is done.
+JUDGE_ADVICE: dict[str, Advice] = ADVICE | {
+    "preempted": Advice("Its worker was stopped.", "Nothing to do: nothing is asked twice."),
+    "lost": Advice(
+        "Its worker stopped giving signs of life.",
+        "See that a worker runs (manage.py up, or manage.py worker), then try again: nothing that "
+        "was answered is asked twice.",
+    ),
+    "refused": Advice(
+        "The judge did not judge.",
+        "The sentence above names what to change. Once the server answers, try again: nothing that "
+        "was answered is asked twice, and nothing is stored before all is. For other bounds launch "
+        "another judging; it takes along what was answered.",
+    ),
+    "cancelled": Advice(
+        "A person cancelled it.",
+        "Nothing of it is stored. Try again if it should go on after all; nothing that was "
+        "answered is asked twice.",
+    ),
+}
 UNKNOWN = Advice("It ended without saying why.", "Read the end of the log on the job's page.")
 
 
 def advice(reason: str, *, kind: str = Job.Kind.RUN) -> Advice:
     """The words for a job's or an attempt's reason."""
+    if kind == Job.Kind.JUDGE:
+        return JUDGE_ADVICE.get(reason, UNKNOWN)
     found = ADVICE if kind == Job.Kind.RUN else PUSH_ADVICE | {"disk": ADVICE["disk"]}
     return found.get(reason, UNKNOWN)

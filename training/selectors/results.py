@@ -25,6 +25,8 @@ class Measure:
     low: float | None
     high: float | None
     n: int | None
+    #: Whether its interval is lacking because one prompt, text or document says nothing of others.
+    of_one: bool = False
 
 
 def measures(
@@ -43,6 +45,7 @@ def measures(
                 low=metrics.get(f"{name}_low"),
                 high=metrics.get(f"{name}_high"),
                 n=rests_on(name, n_pairs, n_answers),
+                of_one=f"{name}_low" in METRICS and metrics.get(f"{name}_low") is None,
             )
         )
     return found

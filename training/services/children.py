@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from django.conf import settings
@@ -25,9 +25,18 @@ class Child:
     """A started engine. Whoever makes one closes it, whatever happens."""
 
     def __init__(
-        self, command: Sequence[str], folder: Path, attempt: str, *, alive: Callable[[], bool]
+        self,
+        command: Sequence[str],
+        folder: Path,
+        attempt: str,
+        *,
+        alive: Callable[[], bool],
+        given: Mapping[str, str] | None = None,
     ) -> None:
-        """Start it on a run folder; it hears a pulse while `alive()`. Raises OSError."""
+        """Start it on a run folder; it hears a pulse while `alive()`. Raises OSError.
+
+        given: what its environment holds beside the usual.
+        """
         self.log = folder / "attempts" / attempt / "log.txt"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.killed = False
@@ -44,7 +53,7 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
-                    env=environment(),
+                    env=environment() | dict(given or {}),
                     cwd=settings.BASE_DIR,
                     pass_fds=[read_end],
                     start_new_session=True,

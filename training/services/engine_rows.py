@@ -1,4 +1,4 @@
-"""Preference rows for the engine: a snapshot's rows and what their judgments say beside them.
+"""Rows for the engine: a snapshot's rows and what their judgments say beside them.
 
 The snapshot itself stays as it was hashed. Weight, margin and ties are derived from the judgments
 of its aggregation, which never change either, so the same snapshot always gives the same rows.
@@ -10,11 +10,16 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from annotate.models import Answer, Preference, Snapshot, SnapshotRow
+from annotate.models import Annotator, Answer, Preference, Snapshot, SnapshotRow
 from annotate.services.freezing import in_test, row_content
 from annotate.statistics.reliability import relative_reliability
 
 COMPARED = (Answer.A, Answer.B, Answer.TIE)
+#: An answer as the engine's evaluation reads it (`human_agreement`), by the row's outcome.
+CHOICES = {
+    "a": {"a": "chosen", "b": "rejected", "tie": "tie"},
+    "b": {"b": "chosen", "a": "rejected", "tie": "tie"},
+}
 
 
 def preference_lines(*, snapshot: Snapshot, ties: bool) -> list[str]:
@@ -45,6 +50,37 @@ def told(content: dict[str, Any], preference: Preference, weights: dict[int, flo
     if preference.outcome != Preference.Outcome.TIE:
         row["margin"] = round(abs(n_a - n_b) / (n + 2), 6)
     return json.dumps(row, ensure_ascii=False)
+
+
+def held_out_lines(*, snapshot: Snapshot) -> list[str]:
+    """The held-out rows of a snapshot, each with the people's judgments that it rests on.
+
+    Annotators are pseudonyms. Who said "both bad" compared nothing, and models are no people.
+    """
+    evidence = (
+        Preference.judgments.through.objects.filter(
+            preference__snapshot_rows__snapshot=snapshot,
+            preference__snapshot_rows__split=SnapshotRow.Split.TEST,
+            judgment__answer__in=COMPARED,
+        )
+        .exclude(judgment__annotator__kind=Annotator.Kind.MODEL)
+        .select_related("judgment__annotator")
+    )
+    given: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for each in evidence.order_by("judgment_id").iterator(chunk_size=2000):
+        said = each.judgment
+        given[each.preference_id].append((said.annotator.pseudonym, said.answer))
+    rows = snapshot.rows.filter(split=SnapshotRow.Split.TEST).select_related("preference")
+    lines = []
+    for row in rows.order_by("position").iterator(chunk_size=2000):
+        choices = CHOICES[row.preference.outcome]
+        judgments = [
+            {"annotator": who, "choice": choices[answer]}
+            for who, answer in given[row.preference_id]
+        ]
+        content = {**json.loads(row.content), "judgments": judgments}
+        lines.append(json.dumps(content, ensure_ascii=False))
+    return lines
 
 
 def votes_of(preference: Preference, weights: dict[int, float]) -> tuple[int, int, int, float]:

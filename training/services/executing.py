@@ -159,15 +159,17 @@ def end_cancelled(claim: Claim, run: Run) -> None:
 
 def lost_child(claim: Claim, run: Run, child: Child, status: int) -> None:
     """The child died without a result: say how, and try again while chances are left."""
-    if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        if child.ran_out_of_memory():
-            reason, detail = "oom", "the kernel ended the process because memory ran out"
-        else:
-            reason, detail = "lost", "the process was killed from outside (signal 9)"
-    else:
-        reason = "bug"
-        detail = f"the process ended with status {status}: {child.log_tail(600)}"
+    reason, detail = why_it_died(child, status)
     if queueing.is_last_chance(claim.job):
         fail(claim, run, reason=reason, detail=detail)
     else:
         queueing.give_back(claim=claim, reason=reason, detail=detail, strikes=1)
+
+
+def why_it_died(child: Child, status: int) -> tuple[str, str]:
+    """(reason, detail) of a child that ended without a result."""
+    if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        if child.ran_out_of_memory():
+            return "oom", "the kernel ended the process because memory ran out"
+        return "lost", "the process was killed from outside (signal 9)"
+    return "bug", f"the process ended with status {status}: {child.log_tail(600)}"

@@ -15,7 +15,9 @@ from annotate.export.writers import snapshot_lines
 from annotate.models import PromptSet, SnapshotRow
 from training.engine.config import from_dict, to_dict
 from training.models import Run, TextDocument, TextSet
-from training.services.engine_rows import preference_lines
+from training.selectors.evaluations import run_frontier
+from training.selectors.judged import judged_between
+from training.services.engine_rows import held_out_lines, preference_lines
 from training.services.text_rows import TASKS
 
 
@@ -83,11 +85,21 @@ def data_lines(run: Run) -> dict[str, list[str]]:
             return {"prompts": asked}
         return {"prompts": asked, "test": test}  # held out for the over-optimisation alarm
     if run.method == Run.Method.EVALUATE:
-        return {"test": test}
+        judged = [json.dumps(row, ensure_ascii=False) for row in judged_between(run)]
+        files = {"test": held_out_lines(snapshot=snapshot)}
+        return files | ({"judged": judged} if judged else {}) | frontier_lines(run)
     if run.method == Run.Method.CLASSIFY:
         return {"train": list(train), "test": test}
     ties = run.config.get("reward", {}).get("ties", "skip") != "skip"
     return {"train": preference_lines(snapshot=snapshot, ties=ties), "test": test}
+
+
+def frontier_lines(run: Run) -> dict[str, list[str]]:
+    """Reward and KL of the steps that made the policy which an evaluation measures."""
+    policy = run.round and run.round.runs.filter(stage="policy").order_by("-pk").first()
+    points = run_frontier(policy) if policy else []
+    lines = [json.dumps({"step": p.step, "kl": p.kl, "reward": p.reward}) for p in points]
+    return {"frontier": lines} if lines else {}
 
 
 def text_lines(text_set: TextSet) -> dict[str, list[str]]:

@@ -25,21 +25,21 @@ from annotate.services.machine_judging import register_judge, store_machine_judg
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User
 from training.engine.config import RunConfig, from_dict, to_dict
-from training.engine.config_judge import WORDING
+from training.engine.config_judge import KEY, WORDING
 from training.engine.errors import EngineError
 from training.engine.files import adapter_digest
 from training.errors import CannotLaunch, TrainingError
+from training.models import ModelVersion
 from training.services.children import environment
 from training.services.executing import ENGINE
 from training.services.folders import write_durably
+from training.services.versions import adapter_folder
 
 #: Of the judge's section, what bounds a run and decides no verdict.
 BOUNDS = (
     "timeout_s", "retries", "requests_per_minute", "max_tokens_total", "price_in", "price_out",
     "max_cost",
 )  # fmt: skip
-#: What the engine reads its endpoint's key from, and nobody else sees.
-KEY = "JUDGE_API_KEY"
 #: The longest question in tokens for a local base.
 LENGTHS = {"max_length": 8192, "max_prompt_length": 8000}
 
@@ -81,6 +81,41 @@ def judge_from(
         },
         actor=actor,
     )
+
+
+def judge_at(
+    *,
+    project: Project,
+    name: str,
+    rubric: str,
+    version: ModelVersion | None = None,
+    url: str = "",
+    model: str = "",
+    how: str = "verdict",
+    max_new_tokens: int = 256,
+    actor: User | None = None,
+) -> JudgeVersion:
+    """`judge_from` for somebody who is not at this machine: a version held here, or a server.
+
+    Raises CannotLaunch for both or neither, and for a version that writes no text.
+    """
+    if (version is None) == (not url):
+        raise CannotLaunch("a judge is a model version or a server's address: name one of them")
+    asked = {"rubric": rubric, "how": how, "max_new_tokens": max_new_tokens}
+    if version is None:
+        config: dict[str, Any] = {
+            "base": {"source": "none"},
+            "judge": {**asked, "url": url, "model": model or None},
+        }
+    else:
+        check_one_workspace(version, project)
+        if not version.writes:
+            raise CannotLaunch(f"{version} writes no text, so it cannot judge")
+        base = {key: version.base[key] for key in ("source", "quantization")}
+        folder = adapter_folder(version)
+        start = {"adapter": {"init_from": folder}} if folder else {}
+        config = {"base": base, **start, "judge": {**asked, "model": model or None}}
+    return judge_from(project=project, name=name, config=config, actor=actor)
 
 
 def checked(config: Mapping[str, Any]) -> RunConfig:

@@ -7,12 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from django.db import close_old_connections, connection
 
 from training.services.children import Child
-from training.services.forwarding import Forwarder
 from training.services.leases import AWAY, WORRIED, Lease
 
 log = logging.getLogger(__name__)
@@ -27,6 +26,12 @@ SHUTDOWN_GRACE_S = 25.0
 AWAY_PAUSE_S = 1.0
 
 
+class Forwards(Protocol):
+    """Whoever copies what a child writes to the database."""
+
+    def forward(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Ending:
     """How a child ended: its status, and why it was asked to stop (empty: it was not)."""
@@ -35,9 +40,7 @@ class Ending:
     asked: str
 
 
-def supervise(
-    lease: Lease, child: Child, forwarder: Forwarder, stopping: threading.Event
-) -> Ending:
+def supervise(lease: Lease, child: Child, forwarder: Forwards, stopping: threading.Event) -> Ending:
     """Forward and listen until the child has ended.
 
     Raises LostLease where another worker owns the job by now; the caller's `close` ends the child.
@@ -69,7 +72,7 @@ def wish_to_stop(lease: Lease, stopping: threading.Event) -> tuple[str, float]:
     return "", 0.0
 
 
-def try_to_forward(forwarder: Forwarder) -> None:
+def try_to_forward(forwarder: Forwards) -> None:
     """Forward what the database takes; what it does not take stays in the child's file."""
     close_old_connections()
     try:

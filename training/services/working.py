@@ -19,6 +19,7 @@ from training.errors import LostLease
 from training.models import Job
 from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run, fail
+from training.services.judging_jobs import execute_judging
 from training.services.leases import AWAY, SAFE
 from training.services.publishing import execute_push
 from training.services.queueing import Claim, clock
@@ -48,6 +49,7 @@ class Worker:
             Job.Kind.RUN: functools.partial(execute_run, command=command),
             Job.Kind.PUSH_SNAPSHOT: execute_push,
             Job.Kind.PUSH_MODEL: execute_push,
+            Job.Kind.JUDGE: functools.partial(execute_judging, command=command),
         }
         device = [queue for queue in DEVICE_QUEUES if queue in queues]
         other = [queue for queue in queues if queue not in DEVICE_QUEUES]

@@ -8,6 +8,8 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from training.engine.frontier import Point
+
 register = template.Library()
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 320, 150, 48, 10, 22, 10
@@ -72,3 +74,42 @@ def curve(points: Sequence[tuple[int, float]], limit: float | None = None) -> Sa
 
 def short(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"
+
+
+@register.filter
+def reward_over_kl(points: Sequence[Point]) -> SafeString:
+    """A dot a step, mean reward over KL; filled where no other step is better at its KL."""
+    kls, rewards = [point.kl for point in points], [point.reward for point in points]
+    base = HEIGHT - BOTTOM
+
+    def share(value: float, values: Sequence[float]) -> float:
+        least, most = min(values), max(values)
+        return (value - least) / (most - least) if most > least else 0.5
+
+    dots = format_html_join(
+        "",
+        '<circle{} cx="{}" cy="{}" r="3.5"/>',
+        [
+            (
+                "" if point.best else format_html(' class="{}"', "other"),
+                f"{LEFT + share(point.kl, kls) * (WIDTH - LEFT - RIGHT):.1f}",
+                f"{TOP + (1 - share(point.reward, rewards)) * (base - TOP):.1f}",
+            )
+            for point in points
+        ],
+    )
+    labels = format_html_join(
+        "",
+        '<text x="{}" y="{}" text-anchor="{}">{}</text>',
+        [
+            (LEFT - 6, TOP + 4, "end", short(max(rewards))),
+            (LEFT - 6, base + 3, "end", short(min(rewards))),
+            (LEFT, HEIGHT - 6, "start", f"KL {short(min(kls))}"),
+            (WIDTH - RIGHT, HEIGHT - 6, "end", short(max(kls))),
+        ],
+    )
+    return format_html(
+        '<svg class="curve" viewBox="0 0 {} {}" role="img" aria-label="Reward over KL">'
+        '<line x1="{}" y1="{}" x2="{}" y2="{}"/>{}{}</svg>',
+        WIDTH, HEIGHT, LEFT, base, WIDTH - RIGHT, base, labels, dots,
+    )  # fmt: skip

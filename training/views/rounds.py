@@ -20,6 +20,7 @@ from training.errors import LaunchKeyReused, TrainingError
 from training.forms import LaunchForm
 from training.models import Round
 from training.selectors.costs import launch_hints
+from training.selectors.evaluations import failed_gate, people_prefer
 from training.selectors.events import event_row, run_pace
 from training.selectors.plans import DEFAULT_PRESET, PRESETS
 from training.selectors.round_events import last_cursor, read_cursor, round_events_after
@@ -105,6 +106,8 @@ def round(request: MemberRequest, pk: int) -> HttpResponse:
         "signature": round_signature(found),
         "cursor": last_cursor(found) or "",
         "answers": answers_side_by_side(found),
+        "people_prefer": people_prefer(found),
+        "failed_gate": failed_gate(found),
         "opened": opened["n"],
         "still_open": opened["open"],
         "awaiting": found.state == Round.State.AWAITING_VERDICT,
@@ -151,7 +154,9 @@ def decide(request: MemberRequest, pk: int, verb: str) -> HttpResponse:
     found = round_of(request, pk)
     try:
         if verb == "promote":
-            version = promoting.promote_round(round=found)
+            version = promoting.promote_round(
+                round=found, override=request.POST.get("override", "")
+            )
             messages.success(request, f"{version} is promoted: sampling starts from it now.")
         elif verb == "reject":
             version = promoting.reject_round(round=found)

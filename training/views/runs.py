@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 
@@ -16,6 +16,7 @@ from training.selectors.answers import answering
 from training.selectors.attempts import config_differences, phases, run_samples
 from training.selectors.checkpoints import run_checkpoints
 from training.selectors.compared import comparison
+from training.selectors.evaluations import evaluation_parts, report_path, run_frontier
 from training.selectors.events import run_pace
 from training.selectors.findings import classification, pretraining
 from training.selectors.jobs import job_standing
@@ -25,6 +26,9 @@ from training.selectors.runs import run_curves
 from training.selectors.stops import run_stops
 from training.selectors.watching import TRAINED, run_warnings
 from training.services.queueing import FINAL
+
+#: A report holds what models wrote: in the browser it may run nothing, load nothing and be nobody.
+SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 @require_safe
@@ -59,6 +63,9 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         "sides": pretraining(found),
         "answers": answering(found),
         "compared": comparison(found),
+        "parts": evaluation_parts(found),
+        "frontier": run_frontier(found),
+        "has_report": report_path(found) is not None,
         "curves": run_curves(found, alarms) if found.method in TRAINED else [],
         "stops": stops,
         "alarms": alarms,
@@ -74,3 +81,17 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         "differences": differences,
     }
     return render(request, "training/run.html", context)
+
+
+@require_safe
+@requires(Role.RESEARCHER)
+def report(request: MemberRequest, pk: int) -> HttpResponse:
+    """The report that an evaluation wrote, as it lies in the run's folder."""
+    found = get_object_or_404(Run, pk=pk, workspace=request.membership.workspace)
+    path = report_path(found)
+    if path is None:
+        raise Http404("This run has no report: it is no evaluation, has not ended, or was cleared.")
+    response = HttpResponse(path.read_bytes(), content_type="text/html; charset=utf-8")
+    response["Content-Security-Policy"] = SANDBOX
+    response["X-Content-Type-Options"] = "nosniff"
+    return response

@@ -1,6 +1,7 @@
-"""Many people at once: threads with connections of their own, and a whole project judged by eight.
+"""Many people at once: threads with connections of their own, a whole project judged by eight, and
+the last comparison that fifty ask for.
 
-Run as a module it judges on the database that DATABASE_URL names and prints what came of it.
+Run as a module it does both on the database that DATABASE_URL names, and prints what came of it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from annotate.formats.texts import TextRecord
 
 def in_parallel(count: int, work: Callable[[int], object]) -> list[object]:
     """Run `work` in that many threads at once; returns results, or the exceptions they raised."""
-    from django.db import connections
+    from django.db import connection, connections
 
-    barrier = threading.Barrier(count)
+    barrier, one_by_one = threading.Barrier(count), threading.Lock()
     outcomes: list[object] = [None] * count
 
     def one(index: int) -> None:
+        # Connected before they start: a busy machine would have them wait for their connections.
+        with one_by_one:
+            connection.ensure_connection()
         barrier.wait()
         try:
             outcomes[index] = work(index)
@@ -87,10 +91,47 @@ def judge_everything(
     }
 
 
+def judge_the_last(people: int = 50, overlap: int = 3) -> dict[str, Any]:
+    """One comparison is left and all ask at once, twice; whoever got it answers; then count."""
+    from annotate.models import Annotator
+    from annotate.services.judging import submit_judgment
+    from annotate.services.serving import next_assignment
+    from rlhf_platform.accounts.models import Workspace
+    from tests.annotate.services.leases import overlap_holds
+    from tests.factories import make_annotator, make_comparison, make_project
+
+    workspace = Workspace.objects.create(slug="last", name="Last")
+    project = make_project(workspace, overlap=overlap)
+    comparison = make_comparison(project)
+    crowd: list[Annotator] = [make_annotator(workspace, name=f"person {n}") for n in range(people)]
+
+    def ask(index: int) -> bool:
+        return next_assignment(project=project, annotator=crowd[index]) is not None
+
+    def ask_and_answer(index: int) -> bool:
+        held = next_assignment(project=project, annotator=crowd[index])
+        if held is not None:
+            submit_judgment(
+                assignment=held, annotator=crowd[index], answer="left", idempotency_key="k"
+            )
+        return held is not None
+
+    first, second = in_parallel(people, ask), in_parallel(people, ask_and_answer)
+    return {
+        "errors": [repr(one) for one in first + second if isinstance(one, Exception)],
+        "served": first.count(True),
+        "served again": second.count(True),
+        "judged by": comparison.judgments.values("annotator").distinct().count(),
+        "judgments": comparison.judgments.count(),
+        "overlap holds": overlap_holds(comparison),
+        "open_slots": comparison.slots,
+    }
+
+
 if __name__ == "__main__":
     import django
     from django.core.management import call_command
 
     django.setup()
     call_command("migrate", verbosity=0, stdout=sys.stderr)
-    print(json.dumps(judge_everything()))
+    print(json.dumps([judge_everything(), judge_the_last()]))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
 from annotate.errors import AnnotateError, KeyReused, LeaseLost, NothingToUndo
@@ -265,4 +268,48 @@ def test_late_answers_and_whoever_takes_their_leases_back_never_wait_for_each_ot
     outcomes = in_parallel(8, work)
     assert [one for one in outcomes if isinstance(one, Exception)] == []
     assert Judgment.objects.count() == 4
+    assert overlap_holds(comparison)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_late_answer_while_the_lease_after_it_is_answered_in_another_window() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("one writer at a time on SQLite")
+    people = make_people()
+    comparison = make_comparison(make_project(people.workspace, overlap=2))
+    bob, first = lease(people, comparison)
+    run_out(first)
+    expire_leases(project=comparison.project)
+    _, second = lease(people, comparison)
+
+    answered = threading.Event()
+
+    def other_window_waits() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return cursor.fetchone() is not None
+
+    def work(index: int) -> object:
+        if index:
+            answered.wait(20)
+            return submit_judgment(
+                assignment=first, annotator=bob, answer="left", idempotency_key="first"
+            )
+        with transaction.atomic():
+            stored = submit_judgment(
+                assignment=second, annotator=bob, answer="left", idempotency_key="second"
+            )
+            answered.set()
+            deadline = time.monotonic() + 20
+            while not other_window_waits() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return stored
+
+    stored, late = in_parallel(2, work)
+    assert isinstance(stored, Judgment)
+    assert isinstance(late, LeaseLost)
+    assert Judgment.objects.count() == 1
     assert overlap_holds(comparison)

@@ -137,13 +137,15 @@ def test_nobody_trains_on_a_machine_before_an_admin_accepts_it(
     project: Project, judge: JudgeVersion, people: People
 ) -> None:
     with pytest.raises(NotCalibrated, match="both judged 0 comparisons"):
-        accept_calibration(judge=judge, project=project, actor=people.alice)
+        accept_calibration(judge=judge, project=project, actor=people.alice, reason="It agrees.")
     judge_all(project, judge)
     with pytest.raises(NotCalibrated, match="is not calibrated"):
         freeze_snapshot(project=project, test_fraction=0.5, judge=judge)
     with pytest.raises(AnnotateError, match="only an admin"):
-        accept_calibration(judge=judge, project=project, actor=people.rita)
-    accepted = accept_calibration(judge=judge, project=project, actor=people.alice)
+        accept_calibration(judge=judge, project=project, actor=people.rita, reason="It agrees.")
+    accepted = accept_calibration(
+        judge=judge, project=project, actor=people.alice, reason="It agrees."
+    )
     assert accepted.n == BY_PEOPLE
     assert accepted.figures["agreement"]["value"] == 1.0
     # accepted for one project and one version, not for others
@@ -156,7 +158,7 @@ def test_a_snapshot_marks_what_a_machine_judged_and_holds_none_of_it_out(
     project: Project, judge: JudgeVersion, people: People
 ) -> None:
     judge_all(project, judge)
-    accept_calibration(judge=judge, project=project, actor=people.alice)
+    accept_calibration(judge=judge, project=project, actor=people.alice, reason="It agrees.")
     plain = freeze_snapshot(project=project, test_fraction=0.3)
     mixed = freeze_snapshot(project=project, test_fraction=0.3, judge=judge)
     again = freeze_snapshot(project=project, test_fraction=0.3)
@@ -185,7 +187,7 @@ def test_a_persons_word_stands_before_a_machines(
     digests = project.comparisons.values_list("digest", flat=True)
     rows = [said(digest, "second", "second") for digest in digests]
     store_machine_judgments(judge=judge, project=project, rows=rows)
-    accept_calibration(judge=judge, project=project, actor=people.alice)
+    accept_calibration(judge=judge, project=project, actor=people.alice, reason="It agrees.")
     found = aggregate_project(project=project, judge=judge)
     outcomes = {p.machine_judgment_id is None: p.outcome for p in found.preferences.all()}
     assert outcomes == {True: "a", False: "b"}
@@ -209,4 +211,4 @@ def test_another_workspace_sees_and_stores_nothing(project: Project, people: Peo
     with pytest.raises(AnnotateError, match="different workspaces"):
         store_machine_judgments(judge=judge, project=project, rows=[])
     with pytest.raises(AnnotateError, match="different workspaces"):
-        accept_calibration(judge=judge, project=project, actor=people.alice)
+        accept_calibration(judge=judge, project=project, actor=people.alice, reason="It agrees.")

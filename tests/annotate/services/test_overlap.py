@@ -18,7 +18,7 @@ from annotate.errors import AnnotateError
 from annotate.models import Assignment, Comparison
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.serving import expire_leases, next_assignment, skip_assignment
-from tests.annotate.services.crowd import in_parallel, judge_everything
+from tests.annotate.services.crowd import in_parallel, judge_everything, judge_the_last
 from tests.annotate.services.leases import overlap_holds, run_out
 from tests.factories import make_annotator, make_comparison, make_project
 from tests.people import People, make_people
@@ -28,6 +28,15 @@ EXACT = {
     "judgments": 120,
     "repeated": 0,
     "per_comparison": [3],
+    "open_slots": 0,
+}
+LAST = {
+    "errors": [],
+    "served": 3,
+    "served again": 3,
+    "judged by": 3,
+    "judgments": 3,
+    "overlap holds": True,
     "open_slots": 0,
 }
 STEPS = st.tuples(
@@ -79,7 +88,7 @@ def test_no_place_is_lost_or_made_by_any_sequence_of_requests(
         transaction.set_rollback(True)
 
 
-def test_eight_people_judge_forty_comparisons_on_sqlite(tmp_path: Path) -> None:
+def test_many_people_at_once_on_sqlite(tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "rlhf_platform.settings",
@@ -93,7 +102,12 @@ def test_eight_people_judge_forty_comparisons_on_sqlite(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == EXACT
+    assert json.loads(done.stdout) == [EXACT, LAST]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_fifty_people_and_three_places_of_the_last_comparison_on_postgresql() -> None:
+    assert judge_the_last() == LAST
 
 
 @pytest.mark.django_db(transaction=True)

@@ -46,6 +46,7 @@ class Command(TrainingCommand):
         parser.add_argument(
             "--accept-as", metavar="EMAIL", help="accept the calibration shown, as this admin"
         )
+        parser.add_argument("--reason", default="", help="with --accept-as: why it is enough")
         self.add_workspace_argument(parser)
 
     def work(self, **options: Any) -> None:
@@ -74,7 +75,9 @@ class Command(TrainingCommand):
             actor = User.objects.filter(email=options["accept_as"]).first()
             if actor is None:
                 raise CommandError(f"there is no account {options['accept_as']!r}")
-            made = accept_calibration(judge=judge, project=project, actor=actor)
+            made = accept_calibration(
+                judge=judge, project=project, actor=actor, reason=options["reason"]
+            )
             self.stdout.write(f"accepted on {made.n} comparisons")
 
     def config(self, options: dict[str, Any]) -> dict[str, Any]:

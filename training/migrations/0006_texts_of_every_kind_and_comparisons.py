@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('accounts', '0002_cache_table'),
         ('annotate', '0007_serving_and_care'),
-        ('training', '0004_text_sets_single_runs_and_planned_peaks'),
+        ('training', '0005_jobs_that_judge'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
