@@ -9,7 +9,7 @@ from typing import Any
 from annotate.errors import BadRow
 from annotate.formats.canonical import canonical_json, messages_problem, sha256, shown, text_problem
 from annotate.formats.reading import Row
-from training.engine.domain import REPLACED
+from training.engine.files import REPLACED
 from training.models import TextSet
 
 MAX_TITLE = 300
