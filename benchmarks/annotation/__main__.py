@@ -2,8 +2,10 @@
 
 The platform is started with the shipped command on a PostgreSQL at its default durability
 (TEST_POSTGRES_URL); 2,000 real pairs, overlap 3. What is stored is counted at the end: nothing may
-be lost, stored twice, or served to more people than wanted. Results: var/bench/annotation.json;
-exit 1 where a figure misses what it should reach.
+be lost, stored twice, or served to more people than wanted. Then growth.py: what the next
+comparison costs in queues of 1,000 to 1,000,000. Rows go to var/bench/annotation.json as they
+finish; exit 1 where a figure misses what it should reach, or was not measured. ONLY=crowds or
+ONLY=growth does one part.
 """
 
 from __future__ import annotations
@@ -13,11 +15,20 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
+from benchmarks.annotation.crowd import judge, percentile
+from benchmarks.annotation.growth import REACH as GROWTH
+from benchmarks.annotation.growth import growth, ratios
 from benchmarks.annotation.pairs import PAIRS, ROOT, unanswered_pairs
-from benchmarks.annotation.server import database, settings_of
+from benchmarks.annotation.server import (
+    database,
+    database_cpu_s,
+    memory_mb,
+    platform,
+    settings_of,
+    web_cpu_s,
+)
 
 OUT = ROOT / "var" / "bench" / "annotation.json"
 URL = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
@@ -34,14 +45,9 @@ REACH = {
     "web CPU per judgment with 32 (ms)": ("<=", 10.0),
     "memory, summed PSS (MB)": ("<=", 350.0),
     "lost, doubled, over-served, short": ("<=", 0.0),
+    "1M / 1k comparisons, postgresql": ("<=", GROWTH),
+    "1M / 1k comparisons, sqlite": ("<=", GROWTH),
 }
-
-
-def percentile(seconds: list[float], percent: int) -> float:
-    """In milliseconds."""
-    if len(seconds) < 2:
-        return 1000 * sum(seconds)
-    return 1000 * quantiles(seconds, n=100, method="inclusive")[percent - 1]
 
 
 def one_more(email: str) -> str:
@@ -122,13 +128,10 @@ def post(client: Any, path: str, body: dict[str, Any]) -> Any:
     return reply.json()
 
 
-def crowds(url: str, folder: Path) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """A row per crowd, and the figures that have something to reach."""
-    from benchmarks.annotation.crowd import judge
-    from benchmarks.annotation.server import database_cpu_s, memory_mb, platform, web_cpu_s
-
+def crowds(url: str, folder: Path, report: dict[str, Any]) -> dict[str, float]:
+    """A row per crowd into the report; gives the figures that have something to reach."""
     figures = {"SQL statements per judgment": statements()}
-    rows = []
+    rows = report["crowds"] = []
     with platform(PORT, folder) as server:
         for crowd, judgments in CROWDS:
             slug, tokens = set_up(crowd)
@@ -153,6 +156,7 @@ def crowds(url: str, folder: Path) -> tuple[list[dict[str, Any]], dict[str, floa
             }
             rows.append(row)
             print(json.dumps(row), *tally.errors[:3], flush=True)
+            write(report)
     first, last = rows[0], rows[-1]
     figures["judgments/s with 32"] = last["judgments/s"]
     figures["submit and next p95 with 1 (ms)"] = first["submit and next p95"]
@@ -161,13 +165,16 @@ def crowds(url: str, folder: Path) -> tuple[list[dict[str, Any]], dict[str, floa
     figures["memory, summed PSS (MB)"] = max(row["PSS MB"] for row in rows)
     wrong = ("errors", "lost", "doubled", "over-served", "short")
     figures["lost, doubled, over-served, short"] = sum(row[name] for row in rows for name in wrong)
-    return rows, figures
+    return figures
 
 
-def main() -> int:
-    report: dict[str, Any] = {"postgresql": settings_of(URL), "pairs": PAIRS, "overlap": OVERLAP}
-    print(json.dumps(report), flush=True)
-    figures: dict[str, float] = {}
+def write(report: dict[str, Any]) -> None:
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def judged(report: dict[str, Any]) -> dict[str, float]:
+    """The crowds' figures, from a platform on a database of its own."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, database(URL) as url:
         os.environ |= {
             "DATABASE_URL": url,
@@ -181,19 +188,45 @@ def main() -> int:
 
         django.setup()
         call_command("migrate", verbosity=0)
-        report["crowds"], figures = crowds(url, Path(name))
+        figures = crowds(url, Path(name), report)
         from django.db import connections
 
         connections.close_all()
+    return figures
+
+
+def main() -> int:
+    report: dict[str, Any] = {
+        "postgresql": settings_of(URL),
+        "pairs": PAIRS,
+        "overlap": OVERLAP,
+        "cores": os.cpu_count(),
+        "load before": os.getloadavg(),
+    }
+    print(json.dumps(report), flush=True)
+    only = os.environ.get("ONLY", "crowds growth").split()
+    figures: dict[str, float] = {}
+    if "crowds" in only:
+        figures |= judged(report)
+    if "growth" in only:
+        rows = report["growth"] = []
+        for row in growth(URL):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            write(report)
+        figures |= ratios(rows)
     missed = []
+    parts = {name: "growth" if name.startswith("1M") else "crowds" for name in REACH}
     for name, (relation, bound) in REACH.items():
-        if name in figures:
-            good = figures[name] >= bound if relation == ">=" else figures[name] <= bound
-            missed += [] if good else [name]
-            print(f"{name}: {figures[name]:.4g} ({relation} {bound:g}{'' if good else ', MISSED'})")
+        if parts[name] not in only:
+            continue
+        value = figures.get(name)
+        good = value is not None and (value >= bound if relation == ">=" else value <= bound)
+        missed += [] if good else [name]
+        said = "not measured" if value is None else f"{value:.4g}"
+        print(f"{name}: {said} ({relation} {bound:g}{'' if good else ', MISSED'})")
     report |= {"figures": figures, "missed": missed}
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(report, indent=1) + "\n")
+    write(report)
     print(f"written to {OUT.relative_to(ROOT)}")
     return 1 if missed else 0
 

@@ -12,6 +12,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
+from statistics import quantiles
 from typing import Any
 
 #: After every so many judgments `next` is asked apart, and the submit is sent once more.
@@ -30,6 +31,13 @@ class Tally:
     keys: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+
+def percentile(seconds: list[float], percent: int) -> float:
+    """In milliseconds."""
+    if len(seconds) < 2:
+        return 1000 * sum(seconds)
+    return 1000 * quantiles(seconds, n=100, method="inclusive")[percent - 1]
 
 
 class Caller:

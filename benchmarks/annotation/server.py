@@ -21,7 +21,7 @@ DATABASE = "bench_annotation"
 START_S = 90
 SETTINGS = (
     "server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_level",
-    "shared_buffers", "max_connections",
+    "shared_buffers", "max_connections", "max_wal_size", "jit",
 )  # fmt: skip
 
 
@@ -67,9 +67,9 @@ def platform(port: int, folder: Path) -> Iterator[psutil.Process]:
         process.wait(60)
 
 
-def answers(port: int) -> bool:
+def answers(port: int, path: str = "/readyz") -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False

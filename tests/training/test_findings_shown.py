@@ -30,13 +30,11 @@ def page_of(people: People, client: Client) -> Any:
     return read
 
 
-def test_a_classifier_shows_its_matrix_and_its_worst_mistakes(people: People, page_of: Any) -> None:
+def test_a_classifier_shows_its_matrix_and_calibration(people: People, page_of: Any) -> None:
     labels = ["ham", HOSTILE, "news"]
     page = page_of(findings.classifier(people.workspace, labels, [[9, 1, 0], [4, 4, 0], [0, 0, 2]]))
     assert HOSTILE not in page
     assert '<th scope="row">ham</th><td class="n s5 right">9</td><td class="n s1">1</td>' in page
-    first, second = page.index("taken for “ham”: 4"), page.index("“ham” taken for")
-    assert first < second
     for words in ("0.650 to 0.850", "Always saying “ham”", "80 % to 90 %", "Calibration error"):
         assert words in page, words
 
@@ -46,7 +44,7 @@ def test_many_labels_show_mistakes_instead_of_a_matrix(people: People, page_of: 
     matrix = [[1 if column in (0, line) else 0 for column in range(k)] for line in range(k)]
     page = page_of(findings.classifier(people.workspace, [f"l{n}" for n in range(k)], matrix))
     assert "Confusion matrix" not in page
-    assert "“l1” taken for “l0”: 1" in page
+    assert "Taken for another" in page
 
 
 def test_pretraining_says_what_was_learnt_and_forgotten(people: People, page_of: Any) -> None:

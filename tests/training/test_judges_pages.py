@@ -280,3 +280,15 @@ def test_from_a_judge_to_a_snapshot_through_the_api(project: Project, people: Pe
     assert mixed["by_machine"] > 0
     missing = rita.post("/projects/helpful/snapshots", {"judge": "kind"})
     assert missing.status_code == 404
+
+
+def test_a_project_of_labels_has_no_machines(people: People, rita: Client) -> None:
+    make_project(people.workspace, slug="topics", kind=Project.Kind.LABELS)
+    judge = register_judge(
+        workspace=people.workspace, name="strict", rubric=RUBRIC, settings=SETTINGS
+    )
+    assert "which no machine gives here" in text_of(rita.get("/projects/topics/judges/"))
+    reply = rita.post(f"/projects/topics/judges/{judge.pk}/", {"limit": "5"})
+    assert reply.status_code == 422
+    assert "is of kind" in text_of(reply)
+    assert not Job.objects.exists()

@@ -96,6 +96,7 @@ def test_the_same_key_launches_one_run(people: People) -> None:
         ({"method": "answer", "text_set": "quiz", "documents": "quiz"}, "what is looked up in are"),
         ({"method": "answer", "text_set": "quiz", "version": "reward"}, "writes text"),
         ({"documents": "law"}, "reads no documents"),
+        ({"method": "answer", "text_set": "quiz", "config": {"answer": 7}}, "must be an object"),
         ({"method": "compare", "text_set": "quiz", "version": "policy"}, "tries every approach"),
         ({"config": {"pretrain": {"base": "/etc"}}}, "base is set by the version"),
         (

@@ -8,10 +8,8 @@ from typing import Any
 
 from training.models import Run
 
-#: Classes of the largest confusion matrix that is drawn; a table of the worst mistakes beyond.
+#: Classes of the largest confusion matrix that is drawn; beyond it the confusions are only named.
 LARGEST_MATRIX = 20
-#: Mistakes that are named.
-MISTAKES = 10
 #: Steps of shading.
 SHADES = 5
 
@@ -53,15 +51,10 @@ class Said:
 
 
 @dataclass(frozen=True)
-class OfClass:
-    """One label: its rows, and how well they are found."""
+class Line:
+    """One line of a confusion matrix."""
 
     label: str
-    support: int
-    predicted: int
-    precision: Figure
-    recall: Figure
-    f1: Figure
     said: list[Said]
 
 
@@ -76,25 +69,14 @@ class Classification:
     ece: float | None
     majority: str
     guessed: Figure
-    classes: list[OfClass]
+    lines: list[Line]
     #: Bins of confidence that hold rows.
     bins: list[Mapping[str, Any]]
 
     @property
     def drawn(self) -> bool:
         """Whether the whole confusion matrix is shown."""
-        return len(self.classes) <= LARGEST_MATRIX
-
-    @property
-    def mistakes(self) -> list[tuple[str, str, int]]:
-        """(label, taken for, rows) of the most frequent mistakes."""
-        found = [
-            (each.label, said.label, said.count)
-            for each in self.classes
-            for said in each.said
-            if said.count and not said.right
-        ]
-        return sorted(found, key=lambda each: -each[2])[:MISTAKES]
+        return len(self.lines) <= LARGEST_MATRIX
 
 
 def classification(run: Run) -> Classification | None:
@@ -103,19 +85,9 @@ def classification(run: Run) -> Classification | None:
     if not found:
         return None
     metrics, labels = result.get("metrics", {}), found["labels"]
-    classes = [
-        OfClass(
-            label=label,
-            support=each["support"],
-            predicted=each["predicted"],
-            precision=figure_in(each, "precision"),
-            recall=figure_in(each, "recall"),
-            f1=figure_in(each, "f1"),
-            said=shaded(labels, counts, number),
-        )
-        for number, (label, counts, each) in enumerate(
-            zip(labels, found["confusion"], found["per_class"], strict=True)
-        )
+    lines = [
+        Line(label, shaded(labels, counts, number))
+        for number, (label, counts) in enumerate(zip(labels, found["confusion"], strict=True))
     ]
     return Classification(
         rows=found["rows"],
@@ -125,7 +97,7 @@ def classification(run: Run) -> Classification | None:
         ece=found["calibration"]["ece"],
         majority=found["majority"]["label"],
         guessed=figure_in(found["majority"], "accuracy"),
-        classes=classes,
+        lines=lines,
         bins=[each for each in found["calibration"]["bins"] if each["rows"]],
     )
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 
 from annotate.models import Calibration, JudgeVersion, Project
 from annotate.selectors.judges import accepted_calibration, calibration_figures, model_of
-from annotate.statistics.calibration import Figure, Figures
 from training.models import Job, ModelVersion
+
+if TYPE_CHECKING:
+    from annotate.statistics.calibration import Figure, Figures
 
 #: (figure, title, how to read it, where no bias would put it or None).
 FIGURES = (

@@ -20,13 +20,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
 from annotate.errors import AnnotateError
 from annotate.models import JudgeVersion, Project
 from annotate.selectors.judges import unjudged
+from annotate.services.labels import require_kind
 from annotate.services.machine_judging import store_machine_judgments
 from annotate.services.walls import check_one_workspace
+from rlhf_platform import environment
 from rlhf_platform.accounts.models import Workspace
 from training.engine.config_judge import ADDRESSES, ANSWERS, KEY
 from training.errors import CannotLaunch
@@ -69,9 +72,11 @@ def queue_judging(
 
     key: name of the environment variable that holds the server's key (`JUDGE_KEYS`).
     Raises CannotLaunch for bounds, a key or an address that cannot be, for nothing left to judge,
-    and while another judging by this version in this project goes on.
+    and while another judging by this version in this project goes on; WrongKind for a project of
+    anything but comparisons.
     """
     check_one_workspace(judge, project)
+    require_kind(project, Project.Kind.COMPARISONS)
     config_of(judge, bounds or {})
     require_outgoing(judge, key)
     asked = {
@@ -127,7 +132,9 @@ def require_outgoing(judge: JudgeVersion, key: str) -> list[str]:
     Raises CannotLaunch for an address that is private and that no admin listed, and for a key that
     is unknown or another server's.
     """
-    from rlhf_platform import http  # imports httpx2, which the web pays only where it is asked
+    import httpcore2  # with the module below what the web pays only where it is asked
+
+    from rlhf_platform import http
 
     url = judge.settings.get("url")
     if url is None:
@@ -143,7 +150,7 @@ def require_outgoing(judge: JudgeVersion, key: str) -> list[str]:
         return http.checked_addresses(urlsplit(url).hostname or "", int(place.rpartition(":")[2]))
     except http.OutgoingRefused as error:
         raise CannotLaunch(f"{url} is not asked: {error}") from error
-    except http.httpcore2.ConnectError:
+    except httpcore2.ConnectError:
         return []
 
 
@@ -159,7 +166,10 @@ def outgoing(judge: JudgeVersion, key: str) -> dict[str, str]:
         raise CannotLaunch(f"{judge.settings['url']}: this machine finds no host of that name")
     given = {ADDRESSES: " ".join(addresses)}
     if key:
-        secret = os.environ.get(key, "").strip()
+        try:
+            secret = environment.text(key).strip()
+        except ImproperlyConfigured as error:
+            raise CannotLaunch(f"the key cannot be had: {error}") from error
         if not secret:
             raise CannotLaunch(f"the environment variable {key} is not set where the worker runs")
         given[KEY] = secret

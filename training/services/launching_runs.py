@@ -14,12 +14,14 @@ from django.db import IntegrityError, transaction
 from annotate.export.writers import snapshot_lines
 from annotate.models import Project, Snapshot
 from rlhf_platform.accounts.models import User, Workspace
+from training.engine.advisor_presets import targets
 from training.engine.config import from_dict, to_dict
 from training.engine.config_answer import CITE, OWN_DOCUMENTS
 from training.engine.config_compare import APPROACHES
-from training.engine.errors import ConfigError
+from training.engine.errors import BaseModelError, ConfigError
 from training.errors import CannotLaunch, LaunchKeyReused
 from training.models import Job, ModelVersion, Run, TextSet
+from training.selectors.plans import version_shape
 from training.services import queueing
 from training.services.launching import check_key
 from training.services.methods import LAUNCHABLE
@@ -143,6 +145,9 @@ def run_config_of(asked: Asked) -> dict[str, Any]:
     refuse_settings(asked.config)
     method, version = asked.method, asked.version
     config = merged(method, dict(asked.config))
+    for name in (method, "adapter"):
+        if not isinstance(config.get(name) or {}, dict):
+            raise CannotLaunch(f"{name} of the settings must be an object")
     dtype = dict(asked.config.get("base") or {})
     config |= {
         "method": method,
@@ -154,7 +159,8 @@ def run_config_of(asked: Asked) -> dict[str, Any]:
         config.pop("adapter", None)
     elif LAUNCHABLE[method].tunings:
         given = dict(asked.config.get("adapter") or {})
-        config["adapter"] = {**LORA, **given, "init_from": adapter_folder(version)}
+        known = {**LORA, "target_modules": default_targets(version)}
+        config["adapter"] = {**known, **given, "init_from": adapter_folder(version)}
     if method == "evaluate":
         role = "reward_adapter" if version.kind == ModelVersion.Kind.REWARD else "policy_adapter"
         config["evaluate"] = {**config.get("evaluate", {}), role: adapter_folder(version)}
@@ -193,6 +199,18 @@ def compare_section(asked: Asked, given: dict[str, Any]) -> dict[str, Any]:
     possible = [name for name in APPROACHES if asked.documents is not None or name in WITHOUT]
     named = {"name": str(asked.text_set), "approaches": possible}
     return {**named, **given, "answer": answer}
+
+
+def default_targets(version: ModelVersion) -> list[str]:
+    """The layers that an adapter is put on where nobody names any.
+
+    An encoder's are called otherwise than those of a model that writes text.
+    """
+    try:
+        shape = version_shape(version)
+    except BaseModelError:
+        return list(LORA["target_modules"])  # it is elsewhere; the engine says if it has none
+    return list(LORA["target_modules"]) if shape.decoder else targets(shape)
 
 
 def base_of(asked: Asked) -> dict[str, Any]:

@@ -48,7 +48,6 @@ def judges(request: MemberRequest, slug: str) -> HttpResponse:
         "tab": "judges",
         "rows": rows,
         "form": form,
-        "labels": project.kind == Project.Kind.LABELS,
     }
     return render(request, "training/judges.html", context, status=422 if form.errors else 200)
 

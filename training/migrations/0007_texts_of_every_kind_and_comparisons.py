@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('accounts', '0002_cache_table'),
         ('annotate', '0007_serving_and_care'),
-        ('training', '0005_jobs_that_judge'),
+        ('training', '0006_measurements'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
