@@ -53,7 +53,7 @@ def revise_judgment(
         if again.body_digest != body:
             raise KeyReused("this idempotency key was used for another answer; nothing was stored")
         return again
-    standing = Judgment.objects.current().filter(pk=judgment.pk, annotator=annotator).first()
+    standing = Judgment.objects.standing().filter(pk=judgment.pk, annotator=annotator).first()
     assignment = judgment.assignment
     if standing is None or assignment is None:
         raise AnnotateError("only your own judgment that stands can be revised")
@@ -71,6 +71,7 @@ def revise_judgment(
         comparison_id=standing.comparison_id,
         annotator=annotator,
         assignment=assignment,
+        is_repeat=standing.is_repeat,
         guideline_id=standing.guideline_id,
         **said,
         swapped=standing.swapped,

@@ -8,6 +8,7 @@ from django.test import Client
 from annotate.errors import AnnotateError, KeyReused, LimitReached, NotNamed, ProjectClosed
 from annotate.formats.rankings import RankingRecord
 from annotate.models import Annotator, Answer, Judgment, Participation, Project, Report
+from annotate.selectors.my_work import judgments_of
 from annotate.services.judging import submit_judgment
 from annotate.services.participation import accept_consent, set_avoided, update_terms
 from annotate.services.prefetching import lease_ahead
@@ -217,6 +218,19 @@ def test_my_work_holds_what_is_mine_and_nothing_else(
     assert client.post(f"/my-work/{mine.pk}/", sent).status_code == 404  # it no longer stands
 
 
+def test_a_search_finds_words_of_any_script_and_nothing_of_the_form(
+    people: People, bob: Annotator
+) -> None:
+    project = make_project(people.workspace, slug="words")
+    for text in ("怎么洗掉红酒？", 'She said "no" \\ then\nleft 🎈', "Ärger"):
+        make_judgment(make_comparison(project, prompt=text), bob)
+    for word, n in {
+        "红酒": 1, "🎈": 1, 'said "NO" \\ then\nleft': 1, "rger": 1, "Ärger": 1,
+        "user": 0, "content": 0, "u7ea2": 0, "%": 0, "白": 0,
+    }.items():  # fmt: skip
+        assert judgments_of(annotator=bob, search=word).count() == n, word
+
+
 def test_my_hours_count_time_once(
     people: People, client: Client, project: Project, bob: Annotator
 ) -> None:
@@ -251,10 +265,12 @@ def test_an_admin_sets_the_terms_on_a_page(
     sent = {
         "restricted": "on", "named": [people.bob.pk], "quota": "50", "revise_window_h": "1",
         "topics": "violence, health", "content_warning": "Harsh.\r\nReally.", "blur": "on",
+        "repeat_every": "20", "repeat_after": "9",
     }  # fmt: skip
     assert client.post("/projects/helpful/people", sent).status_code == 302
     project.refresh_from_db()
     assert (project.quota, project.revise_window_h, project.blur) == (50, 1, True)
+    assert (project.repeat_every, project.repeat_after) == (20, 9)
     assert (project.content_warning, project.consent_version) == ("Harsh.\nReally.", 2)
     assert Participation.objects.get(named=True).annotator.user == people.bob
     wrong = client.post("/projects/helpful/people", {**sent, "quota": "0"})
