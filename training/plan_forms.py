@@ -8,6 +8,7 @@ from django import forms
 
 from rlhf_platform.accounts.models import Workspace
 from training.engine.config import METHODS
+from training.engine.packaged import PACKAGED
 from training.forms import offer, parsed, versions_of
 from training.models import ModelVersion
 from training.selectors.plans import DEFAULT_PRESET, PRESETS
@@ -17,11 +18,17 @@ class PlanForm(forms.Form):
     """A base, a method, its settings and a device."""
 
     version = forms.ModelChoiceField(ModelVersion.objects.none(), required=False, label="Model")
+    base = forms.ChoiceField(
+        required=False,
+        choices=[("", "–"), *((name, f"{name}: {each.title}") for name, each in PACKAGED.items())],
+        label="Or a packaged base",
+        help_text="Counts before the model.",
+    )
     base_config = forms.CharField(
         required=False,
         max_length=50_000,
         label="Or a base's config.json",
-        help_text="Pasted from the model's page; nothing is downloaded. Counts before the model.",
+        help_text="Pasted from the model's page; nothing is downloaded. Counts before both.",
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "autocomplete": "off"}),
     )
     method = forms.ChoiceField(choices=[(name, name) for name in METHODS])
@@ -45,7 +52,7 @@ class PlanForm(forms.Form):
 
     def __init__(self, *args: object, workspace: Workspace, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        versions = versions_of(workspace).exclude(kind=ModelVersion.Kind.REWARD)
+        versions = versions_of(workspace).exclude(kind__in=ModelVersion.SILENT)
         offer(self, version=versions)
         self.fields["version"].initial = versions.filter(kind=ModelVersion.Kind.BASE).last()
         self.fields["method"].initial = "dpo"
@@ -59,7 +66,7 @@ class PlanForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         found = super().clean() or {}
-        known = found.get("version") or found.get("base_config")
+        known = found.get("version") or found.get("base") or found.get("base_config")
         if not known and not self.errors:
             raise forms.ValidationError("Choose a model, or paste a base's config.json.")
         return found

@@ -52,3 +52,28 @@ def test_settings_that_differ_from_the_run_before_are_named(
     assert "<code>optim.lr</code></td><td><code>0.0001</code></td><td><code>0.0002" in page
     assert "<code>adapter.init_from</code>" not in page
     assert "the run before</a> (round 1)" in page
+
+
+def test_a_classification_is_shown_class_by_class(run: Run, people: People, client: Client) -> None:
+    share = {"precision": 0.5, "precision_low": 0.2, "precision_high": 0.8}
+    share |= {"recall": 1.0, "recall_low": 0.4, "recall_high": 1.0}
+    share |= {"f1": 0.667, "f1_low": 0.3, "f1_high": 0.9}
+    nothing = dict.fromkeys(share)
+    run.result = {
+        "status": "done", "metrics": {},
+        "classification": {
+            "labels": ["ham", "<b>spam"], "rows": 6, "confusion": [[2, 0], [4, 0]],
+            "per_class": [
+                {"label": "ham", "support": 2, "predicted": 6, **share},
+                {"label": "<b>spam", "support": 4, "predicted": 0, **nothing},
+            ],
+        },
+    }  # fmt: skip
+    run.save()
+    client.force_login(people.rita)
+    page = client.get(f"/runs/{run.pk}/").content.decode()
+    assert "On 6 held-out rows" in page
+    assert "[0.2, 0.8]" in page
+    assert "never said" in page
+    assert "&lt;b&gt;spam" in page
+    assert "4 of 4" in page

@@ -25,7 +25,8 @@ class JobOut(serializers.ModelSerializer[Job]):
     run = serializers.IntegerField(source="run_id", allow_null=True)
     round = serializers.IntegerField(source="round_id", allow_null=True)
     outcome = serializers.DictField(
-        allow_null=True, help_text="Of a push: repo, url, commit; of a judging: counts"
+        allow_null=True,
+        help_text="Of a push: repo, url, commit; a judging: counts; a measurement: distance",
     )
 
     class Meta:

@@ -118,8 +118,9 @@ class Plans(Endpoint):
         if "version" in asked:
             version = self.named("version", ModelVersion.objects.all(), pk=asked["version"])
         try:
-            config = config_of(asked, version)
-            shape = shape_for(asked, version, config)
+            shape = given_shape(asked, version)
+            config = config_of(asked, version, shape)
+            shape = shape or packaged_base(config)
             gigabytes, tflops, read = (asked.get(n) for n in ("device_gb", "tflops", "gb_per_s"))
             factor = memory_factor(
                 workspace=self.workspace, method=config.method, device=asked["device"]
@@ -144,19 +145,27 @@ class Plans(Endpoint):
         return Response(PlanOut({**found.as_json(), "calibration": said}).data)
 
 
-def config_of(asked: dict[str, Any], version: ModelVersion | None) -> RunConfig:
+def config_of(
+    asked: dict[str, Any], version: ModelVersion | None, shape: BaseShape | None
+) -> RunConfig:
     if "config" in asked:
         return from_dict(asked["config"])
     base = version.base if version is not None else None
-    return run_config(asked["method"], asked.get("settings", {}), base=base)
+    return run_config(asked["method"], asked.get("settings", {}), base=base, shape=shape)
 
 
-def shape_for(asked: dict[str, Any], version: ModelVersion | None, config: RunConfig) -> BaseShape:
-    """The base's shape; a path in a stranger's config is never opened. Raises BaseModelError."""
+def given_shape(asked: dict[str, Any], version: ModelVersion | None) -> BaseShape | None:
+    """The base's shape where it was given apart from the config. Raises BaseModelError."""
     if "base_config" in asked:
         return said_shape(asked["base_config"])
-    if version is not None:
-        return version_shape(version)
+    return version_shape(version) if version is not None else None
+
+
+def packaged_base(config: RunConfig) -> BaseShape:
+    """The shape of the base that a config names; a path in a stranger's is never opened.
+
+    Raises BaseModelError.
+    """
     if config.base.source in PACKAGED:
         return packaged_shape(config.base.source)
     raise BaseModelError(

@@ -37,8 +37,9 @@ from training.engine.errors import ConfigError, EngineError, Interrupted, OutOfS
 from training.engine.files import write_file
 from training.engine.memory import begin_run, imports_mb, peak_mb
 from training.engine.methods import MODULES
+from training.engine.packaged import BASES
 from training.engine.rundir import RunDir, make_attempt, publish_result, read_rows
-from training.engine.tether import EXIT_INTERRUPTED, tie
+from training.engine.tether import EXIT_INTERRUPTED, add_tether, tie
 
 # It asks people to install `kernels`, which fetches code at run time and is kept out of the locks.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -128,18 +129,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="holds config.json and data/")
     run.add_argument("--attempt", metavar="TOKEN", help="name of this attempt (default: random)")
-    run.add_argument(
-        "--heartbeat-fd",
-        type=int,
-        metavar="N",
-        help="read end of a pipe: the run stops at once when it closes",
-    )
-    run.add_argument(
-        "--patience-s",
-        type=float,
-        metavar="S",
-        help="… or when nothing came through it for so many seconds",
-    )
+    add_tether(run)
     commands.add_parser(
         "selftest",
         help="compare this installation with published numbers",
@@ -160,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
         description="Answers every prompt and writes OUT/samples.jsonl, one answer a line.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    sample.add_argument("--base", default="demo", help="demo, a Hub id, a folder or a .gguf file")
+    sample.add_argument("--base", default="demo", help=BASES)
     sample.add_argument("--adapter", type=Path, metavar="FOLDER", help="PEFT folder of a policy")
     sample.add_argument(
         "--prompts",
@@ -196,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
         "and how far the logits of a text are from what was trained.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    merge.add_argument("--base", default="demo", help="demo, a Hub id, a folder or a .gguf file")
+    merge.add_argument("--base", default="demo", help=BASES)
     merge.add_argument("--adapter", type=Path, metavar="FOLDER", required=True, help="PEFT folder")
     merge.add_argument("--out", type=Path, required=True, metavar="OUT", help="a new folder")
     merge.add_argument(

@@ -18,6 +18,7 @@ from training.engine.errors import ConfigError, UsageError
 from training.engine.packaged import PACKAGED
 from training.engine.planner_cli import duration
 from training.engine.planner_shapes import BaseShape, read_shape, shape_of_source
+from training.engine.tether import add_tether, tie
 
 if TYPE_CHECKING:
     from training.engine.domain import Distance
@@ -71,10 +72,14 @@ def add_command(commands: Any) -> None:
         help="print the runs of an option as JSON instead: %(choices)s",
     )
     command.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    command.add_argument("--out", type=Path, metavar="FILE", help="… written to a file")
+    add_tether(command)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what the options of `advise` say. Returns the exit status; raises EngineError."""
+    if options.heartbeat_fd is not None:  # by hand, Ctrl-C ends it at once
+        tie(options.heartbeat_fd, options.patience_s)
     if options.general is not None and options.text is None:
         raise UsageError("--general is what --text is compared with; give --text as well")
     case = read_case(options.case, options.base)
@@ -92,10 +97,14 @@ def run(options: argparse.Namespace) -> int:
         chosen = found.option(options.preset)
         print(json.dumps([stage.config for stage in chosen.stages], indent=2, ensure_ascii=False))
         return EXIT_DONE if chosen.possible else EXIT_FAILED
-    if options.json:
+    if options.json or options.out is not None:
         measurement = measured.as_json() if measured is not None else None
         whole = found.as_json() | {"measured_distance": measurement}
-        print(json.dumps(whole, indent=2, ensure_ascii=False))
+        text = json.dumps(whole, indent=2, ensure_ascii=False)
+        if options.out is None:
+            print(text)
+        else:
+            options.out.write_text(text + "\n", encoding="utf-8")
     else:
         if measured is not None:
             print(measured.table(), end="\n\n")

@@ -31,14 +31,12 @@ Json = dict[str, Any]
 #: What a preset names where the case's own base writes text and an encoder is wanted; its shape is
 #: the published one of BERT-base.
 ENCODER = "google-bert/bert-base-uncased"
-ENCODER_SHAPE = shape_of(
-    {
-        "model_type": "bert", "vocab_size": 30_522, "hidden_size": 768, "intermediate_size": 3072,
-        "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 512,
-        "type_vocab_size": 2,
-    },
-    ENCODER,
-)  # fmt: skip
+ENCODER_CONFIG: Json = {
+    "model_type": "bert", "vocab_size": 30_522, "hidden_size": 768, "intermediate_size": 3072,
+    "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}  # fmt: skip
+ENCODER_SHAPE = shape_of(ENCODER_CONFIG, ENCODER)
 #: Settings that save memory and change neither what is trained nor on what, the gentlest first.
 ECONOMIES: tuple[Json, ...] = (
     {"row_budget": 1024},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import os
@@ -20,6 +21,22 @@ EXIT_INTERRUPTED = 75
 PR_SET_PDEATHSIG = 1
 #: Of a worker and its run the kernel shall end the run when memory is short: it can go on later.
 OOM_SCORE = 500
+
+
+def add_tether(command: argparse.ArgumentParser) -> None:
+    """Add the options that tie a command to whoever supervises it."""
+    command.add_argument(
+        "--heartbeat-fd",
+        type=int,
+        metavar="N",
+        help="read end of a pipe: the run stops at once when it closes",
+    )
+    command.add_argument(
+        "--patience-s",
+        type=float,
+        metavar="S",
+        help="… or when nothing came through it for so many seconds",
+    )
 
 
 def tie(heartbeat_fd: int | None, patience_s: float | None) -> None:

@@ -15,6 +15,7 @@ class Job(models.Model):
 
     class Kind(models.TextChoices):
         RUN = "run", "Engine run"
+        MEASURE = "measure", "Measure the distance of texts"
         PUSH_SNAPSHOT = "push_snapshot", "Push a snapshot to the Hub"
         PUSH_MODEL = "push_model", "Push a model to the Hub"
         JUDGE = "judge", "Let a machine judge"
@@ -55,7 +56,8 @@ class Job(models.Model):
     #: Why the last attempt ended: oom, preempted, lost, refused, bug … and a sentence.
     reason = models.CharField(max_length=20, blank=True)
     detail = models.TextField(blank=True)
-    #: Results of jobs that are not runs, e.g. {"url": …}; of a judging, already how far it is.
+    #: Results of jobs that are not runs, e.g. {"url": …}, or a distance; of a judging, already how
+    #: far it is.
     outcome = models.JSONField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
     #: When the dispatcher last sent a wake-up for it: the row is its own outbox.

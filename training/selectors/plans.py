@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.engine.advisor_presets import targets
 from training.engine.config import RunConfig, from_dict
 from training.engine.errors import BaseModelError, ConfigError, EngineError
 from training.engine.packaged import PACKAGED
@@ -132,16 +133,23 @@ def said_shape(base_config: Mapping[str, Any]) -> BaseShape:
 
 
 def run_config(
-    method: str, settings: Mapping[str, Any], *, base: Mapping[str, Any] | None = None
+    method: str,
+    settings: Mapping[str, Any],
+    *,
+    base: Mapping[str, Any] | None = None,
+    shape: BaseShape | None = None,
 ) -> RunConfig:
     """A run's config for planning: the method's defaults with these settings.
 
-    Adapters that only an earlier run could give are named by a stand-in, which is never opened.
-    Raises ConfigError.
+    shape: the base's, whose layers an adapter is put on where the settings name none. Adapters that
+    only an earlier run could give are named by a stand-in, which is never opened. Raises
+    ConfigError.
     """
     # "demo" is only a name here: the shape is given beside it
     source = {"source": "demo", **(base or {})}
     data: dict[str, Any] = {"method": method, "base": source, **any_section(method)}
+    if shape is not None and not shape.decoder and settings.get("tuning") != "full":
+        data["adapter"] = {"target_modules": targets(shape)}
     return from_dict(overlaid(data, settings))
 
 

@@ -88,6 +88,27 @@ PUSH_ADVICE: dict[str, Advice] = {
     ),
     "cancelled": Advice("A person cancelled it.", "Nothing to do. Try again to push after all."),
 }
+#: … and where it is a measurement of texts.
+MEASURE_ADVICE: dict[str, Advice] = {
+    "refused": Advice(
+        "The texts could not be measured.",
+        "The sentence above names what to change: the texts, or the base. Then ask the advisor "
+        "again.",
+    ),
+    "preempted": Advice("Its worker was stopped.", "Nothing to do: the measurement begins again."),
+    "lost": Advice(
+        "Its worker stopped giving signs of life.",
+        "See that a worker runs (manage.py up, or manage.py worker), then try again.",
+    ),
+    "bug": Advice(
+        "The measurement broke.",
+        "The worker's log has the traceback. If it breaks the same way twice, report it with that.",
+    ),
+    "oom": Advice(
+        "There was too little memory for the base.", "Ask with a smaller one, or when less runs."
+    ),
+    "cancelled": Advice("A person cancelled it.", "Nothing to do. Try again to measure after all."),
+}
 #: What they mean where the job lets a machine judge: nothing of it is stored before it is done.
 JUDGE_ADVICE: dict[str, Advice] = ADVICE | {
     "preempted": Advice("Its worker was stopped.", "Nothing to do: nothing is asked twice."),
@@ -115,5 +136,6 @@ def advice(reason: str, *, kind: str = Job.Kind.RUN) -> Advice:
     """The words for a job's or an attempt's reason."""
     if kind == Job.Kind.JUDGE:
         return JUDGE_ADVICE.get(reason, UNKNOWN)
-    found = ADVICE if kind == Job.Kind.RUN else PUSH_ADVICE | {"disk": ADVICE["disk"]}
+    others = MEASURE_ADVICE if kind == Job.Kind.MEASURE else PUSH_ADVICE
+    found = ADVICE if kind == Job.Kind.RUN else others | {"disk": ADVICE["disk"]}
     return found.get(reason, UNKNOWN)

@@ -69,7 +69,7 @@ def run_measures(run: Run) -> list[Measure]:
     """What a finished run reported, with the n of each figure where the config tells it."""
     if not run.result or not run.result.get("metrics"):
         return []
-    pairs = run.round.snapshot.n_test if run.round is not None else None
+    pairs = run.rows_of.n_test if run.rows_of is not None else None
     cap = run.config.get("data", {}).get("max_test_rows")
     if pairs is not None and cap is not None:
         pairs = min(pairs, cap)

@@ -32,10 +32,12 @@ class Child:
         *,
         alive: Callable[[], bool],
         given: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         """Start it on a run folder; it hears a pulse while `alive()`. Raises OSError.
 
-        given: what its environment holds beside the usual.
+        given: what its environment holds beside the usual. arguments: what else the engine shall
+        do; the folder then only holds the log.
         """
         self.log = folder / "attempts" / attempt / "log.txt"
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,7 @@ class Child:
         patience_s = settings.JOB_LEASE_S * CHILD_PATIENCE
         read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
-        arguments = ["run", str(folder), "--attempt", attempt]
+        arguments = [*(arguments or ("run", str(folder), "--attempt", attempt))]
         arguments += ["--heartbeat-fd", str(read_end), "--patience-s", f"{patience_s:g}"]
         try:
             with self.log.open("ab") as out:
@@ -90,6 +92,12 @@ class Child:
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # the whole group is gone already
             os.killpg(self.process.pid, number)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Whatever happens, no process of the group outlives this."""

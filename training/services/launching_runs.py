@@ -14,10 +14,12 @@ from django.db import IntegrityError, transaction
 from annotate.export.writers import snapshot_lines
 from annotate.models import Project, Snapshot
 from rlhf_platform.accounts.models import User, Workspace
+from training.engine.advisor_presets import targets
 from training.engine.config import from_dict, to_dict
-from training.engine.errors import ConfigError
+from training.engine.errors import BaseModelError, ConfigError
 from training.errors import CannotLaunch, LaunchKeyReused
 from training.models import Job, ModelVersion, Run, TextSet
+from training.selectors.plans import version_shape
 from training.services import queueing
 from training.services.launching import check_key
 from training.services.methods import LAUNCHABLE
@@ -142,7 +144,8 @@ def run_config_of(asked: Asked) -> dict[str, Any]:
         config.pop("adapter", None)
     elif LAUNCHABLE[method].tunings:
         given = dict(asked.config.get("adapter") or {})
-        config["adapter"] = {**LORA, **given, "init_from": adapter_folder(version)}
+        known = {**LORA, "target_modules": default_targets(version)}
+        config["adapter"] = {**known, **given, "init_from": adapter_folder(version)}
     if method == "evaluate":
         role = "reward_adapter" if version.kind == ModelVersion.Kind.REWARD else "policy_adapter"
         config["evaluate"] = {**config.get("evaluate", {}), role: adapter_folder(version)}
@@ -150,6 +153,18 @@ def run_config_of(asked: Asked) -> dict[str, Any]:
         return to_dict(from_dict(config))
     except ConfigError as error:
         raise CannotLaunch(str(error)) from error
+
+
+def default_targets(version: ModelVersion) -> list[str]:
+    """The layers that an adapter is put on where nobody names any.
+
+    An encoder's are called otherwise than those of a model that writes text.
+    """
+    try:
+        shape = version_shape(version)
+    except BaseModelError:
+        return list(LORA["target_modules"])  # it is elsewhere; the engine says if it has none
+    return list(LORA["target_modules"]) if shape.decoder else targets(shape)
 
 
 def base_of(asked: Asked) -> dict[str, Any]:

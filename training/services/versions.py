@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 
@@ -82,6 +84,29 @@ def hub_base_version(
             "a folder on the server is registered there: manage.py sample --version FOLDER …"
         )
     return base_version(workspace=workspace, source=source, quantization=quantization, dtype=dtype)
+
+
+def registered_base(*, workspace: Workspace, source: str) -> ModelVersion | None:
+    """The newest base of this name in a workspace."""
+    bases = ModelVersion.objects.filter(workspace=workspace, kind=ModelVersion.Kind.BASE)
+    return bases.filter(base__source=source).order_by("-pk").first()
+
+
+def named_base(*, workspace: Workspace, source: str) -> ModelVersion:
+    """The base of this name, registered as it is stored where it is new here.
+
+    Raises UnknownBase as `hub_base_version` does.
+    """
+    found = registered_base(workspace=workspace, source=source)
+    return found or hub_base_version(
+        workspace=workspace, source=source, quantization="none", dtype="float32"
+    )
+
+
+def hub_id_of(base_config: Mapping[str, Any]) -> str:
+    """The Hub id that a model's config.json says it came from; empty where it says none."""
+    name = str(base_config.get("_name_or_path") or "")
+    return name if HUB_ID.fullmatch(name) else ""
 
 
 def adapter_folder(version: ModelVersion) -> str | None:

@@ -21,6 +21,7 @@ from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run, fail
 from training.services.judging_jobs import execute_judging
 from training.services.leases import AWAY, SAFE
+from training.services.measuring import execute_measurement
 from training.services.publishing import execute_push
 from training.services.queueing import Claim, clock
 from training.services.retention import prune_checkpoints
@@ -47,6 +48,7 @@ class Worker:
         self._in_touch_at, self._patient_until = clock(), 0.0
         self._execute: dict[str, Callable[..., None]] = {
             Job.Kind.RUN: functools.partial(execute_run, command=command),
+            Job.Kind.MEASURE: functools.partial(execute_measurement, command=command),
             Job.Kind.PUSH_SNAPSHOT: execute_push,
             Job.Kind.PUSH_MODEL: execute_push,
             Job.Kind.JUDGE: functools.partial(execute_judging, command=command),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.core.exceptions import ValidationError
 from django.http import HttpResponse
@@ -13,14 +14,17 @@ from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role, Workspace
 from training.engine.errors import EngineError
 from training.engine.planner import Lengths
+from training.engine.planner_shapes import packaged_shape
 from training.forms import LaunchForm, parsed
 from training.models import Round, Run
 from training.plan_forms import PlanForm
+from training.selectors.advice import settings_of, tuning_of
 from training.selectors.calibrations import memory_factor
 from training.selectors.plans import (
     DEFAULT_PRESET,
     GB,
     Planned,
+    overlaid,
     planned,
     preset_device,
     round_plans,
@@ -28,7 +32,8 @@ from training.selectors.plans import (
     said_shape,
     version_shape,
 )
-from training.services.versions import base_version
+from training.services.methods import LAUNCHABLE
+from training.services.versions import base_version, hub_id_of
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -38,22 +43,41 @@ def plan(request: MemberRequest) -> HttpResponse:
     base_version(workspace=request.membership.workspace)
     form = PlanForm(request.POST or None, workspace=request.membership.workspace)
     plans: list[Planned] = []
+    launch = ""
     if request.method == "POST" and form.is_valid():
         try:
             plans = [answered(form.cleaned_data, request.membership.workspace)]
+            launch = launch_query(form.cleaned_data)
         except EngineError as error:
             form.add_error(None, f"{error}.")
-    context = {"form": form, "plans": plans, "open": True}
+    context = {"form": form, "plans": plans, "open": True, "launch": launch}
     return render(request, "training/plan.html", context, status=422 if form.errors else 200)
+
+
+def launch_query(asked: dict[str, Any]) -> str:
+    """What fills in the launch form with what was planned; empty for what runs in a round."""
+    if asked["method"] not in LAUNCHABLE:
+        return ""
+    config = overlaid({"method": asked["method"], "base": {}}, asked["settings"])
+    query = {
+        "method": asked["method"],
+        "tuning": tuning_of(config),
+        "settings": settings_of(config),
+    }
+    if asked["base"] or asked["base_config"]:
+        return urlencode(query | {"base": asked["base"] or hub_id_of(asked["base_config"])})
+    return urlencode(query | {"version": asked["version"].pk})
 
 
 def answered(asked: dict[str, Any], workspace: Workspace) -> Planned:
     """Raises EngineError naming what cannot be planned."""
     if asked["base_config"]:
         shape, base = said_shape(asked["base_config"]), None
+    elif asked["base"]:
+        shape, base = packaged_shape(asked["base"]), {"source": asked["base"]}
     else:
         shape, base = version_shape(asked["version"]), asked["version"].base
-    config = run_config(asked["method"], asked["settings"], base=base)
+    config = run_config(asked["method"], asked["settings"], base=base, shape=shape)
     device, device_bytes = preset_device(asked["device"])
     if asked["device_gb"] is not None:
         device_bytes = int(asked["device_gb"] * GB)

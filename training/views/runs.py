@@ -14,6 +14,7 @@ from training.models import Run
 from training.selectors.alarms import run_alarms
 from training.selectors.attempts import config_differences, phases, run_samples
 from training.selectors.checkpoints import run_checkpoints
+from training.selectors.classification import class_report
 from training.selectors.evaluations import evaluation_parts, report_path, run_frontier
 from training.selectors.events import run_pace
 from training.selectors.jobs import job_standing
@@ -48,6 +49,7 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         "standing": job_standing(found.job, run_checkpoints(found)),
         "phases": phases(found),
         "measures": run_measures(found),
+        "classes": class_report(found),
         "parts": evaluation_parts(found),
         "frontier": run_frontier(found),
         "has_report": report_path(found) is not None,

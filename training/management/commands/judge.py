@@ -9,6 +9,7 @@ from annotate.selectors.judges import accepted_calibration, calibration_figures
 from annotate.selectors.lookup import find_judge, find_project
 from annotate.services.machine_judging import accept_calibration
 from rlhf_platform.accounts.models import User
+from training.engine.packaged import BASES
 from training.management.base import TrainingCommand
 from training.services.machine_judging import BOUNDS, judge_from, let_judge
 
@@ -26,7 +27,7 @@ class Command(TrainingCommand):
             "--url", help="OpenAI-compatible server, up to /v1 (key: JUDGE_API_KEY)"
         )
         parser.add_argument("--model", help="the model's name on that server")
-        parser.add_argument("--base", help="or a base: demo, a Hub id, a folder, a .gguf file")
+        parser.add_argument("--base", help=f"or a base: {BASES}")
         parser.add_argument("--adapter", help="folder of an adapter on the base")
         parser.add_argument("--rubric", type=Path, help="file with the rubric's text")
         parser.add_argument("--how", choices=("verdict", "letters"))
