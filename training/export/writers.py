@@ -61,8 +61,8 @@ def write_model_folder(*, version: ModelVersion, folder: Path, repo: str) -> Pat
         ) from error
     if digest != version.digest:
         raise HubRefused(
-            f"the weights of version {version.pk} have changed since it was registered; they are "
-            "not pushed under that version's name"
+            f"what version {version.pk} holds has changed since it was registered; it is not "
+            "pushed under that version's name"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):

@@ -118,5 +118,5 @@ print(json.dumps({{each["label"]: each["score"] for each in said}}))"""
     # What was changed since is not pushed under this version's name.
     weights = next(folder.glob("*model.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
-    with pytest.raises(HubRefused, match="have changed"):
+    with pytest.raises(HubRefused, match="has changed"):
         push_model(version=version, repo="lab/topics")
