@@ -140,7 +140,8 @@ class ImportRankingsForm(forms.Form):
     file = forms.FileField(
         label="File",
         help_text="JSON lines or Parquet; columns prompt (or instruction) and responses: a list of "
-        f"4 to 9 texts (or UltraFeedback's completions); up to {MAX_UPLOAD_MB} MB.",
+        "4 to 9 texts (or UltraFeedback's completions). An order comes along as ranks: a number "
+        f"for each response, 1 is best, and annotator, whose it is; up to {MAX_UPLOAD_MB} MB.",
         widget=forms.ClearableFileInput(attrs={"accept": PAIRS}),
     )
     skip_bad = forms.BooleanField(required=False, label="Leave out rows that cannot be used")

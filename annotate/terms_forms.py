@@ -7,7 +7,8 @@ from typing import Any
 from django import forms
 
 from annotate.models import Project
-from rlhf_platform.accounts.models import User, Workspace
+from annotate.services.participation import MAX_REPEAT, named_people
+from rlhf_platform.accounts.models import User
 
 
 class TopicsField(forms.CharField):
@@ -54,6 +55,17 @@ class TermsForm(forms.Form):
     revise_window_h = forms.IntegerField(
         min_value=0, max_value=24 * 365, label="Hours in which people may revise", initial=24
     )
+    repeat_every = forms.IntegerField(
+        required=False,
+        min_value=2,
+        max_value=MAX_REPEAT,
+        label="Repeat every so many comparisons",
+        help_text="One in so many is one the same person judged before, with the sides swapped. "
+        "Empty: never.",
+    )
+    repeat_after = forms.IntegerField(
+        min_value=1, max_value=MAX_REPEAT, label="Others between the two", initial=20
+    )
     unblinded = forms.BooleanField(
         required=False, label="People see how often others agree with them"
     )
@@ -79,9 +91,12 @@ class TermsForm(forms.Form):
         help_text="What people accept before anything is shown. Another text is asked for anew.",
     )
 
-    def __init__(self, *args: Any, workspace: Workspace, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        members = User.objects.filter(memberships__workspace=workspace).order_by("name", "email")
+        if project.kind == Project.Kind.RANKINGS:
+            del self.fields["repeat_every"], self.fields["repeat_after"]  # no two sides to swap
+        members = User.objects.filter(memberships__workspace=project.workspace_id)
+        members = members.order_by("name", "email")
         self.fields["named"].queryset = members  # type: ignore[attr-defined]
 
     def clean_content_warning(self) -> str:
@@ -94,10 +109,7 @@ class TermsForm(forms.Form):
 def terms_of(project: Project) -> dict[str, Any]:
     """A project's terms as the form's initial values."""
     own = {name: getattr(project, name) for name in TermsForm.base_fields if name != "named"}
-    named = User.objects.filter(
-        annotator__participations__project=project, annotator__participations__named=True
-    )
-    return {**own, "named": list(named)}
+    return {**own, "named": list(named_people(project=project))}
 
 
 class ReviseForm(forms.Form):

@@ -19,6 +19,7 @@ urlpatterns = [
     path("judge/<slug:slug>/guidelines/", judging.guidelines, name="guidelines"),
     path("my-work/", my_work.my_work, name="my_work"),
     path("my-work/hours.csv", my_work.my_hours, name="my_hours"),
+    path("my-work/keys", my_work.hotkeys, name="hotkeys"),
     path("my-work/topics", my_work.avoid, name="avoid_topics"),
     path("my-work/<int:pk>/", my_work.revise, name="revise"),
     path("projects/", projects.projects, name="projects"),
@@ -29,6 +30,10 @@ urlpatterns = [
     path("projects/<slug:slug>/import", projects.import_file, name="import_comparisons"),
     path("projects/<slug:slug>/comparisons/", comparisons.comparisons, name="comparisons"),
     path("projects/<slug:slug>/comparisons/<int:pk>/", comparisons.comparison, name="comparison"),
+    path("projects/<slug:slug>/comparisons/<int:pk>/reserve", comparisons.reserve, name="reserve"),
+    path(
+        "projects/<slug:slug>/comparisons/<int:pk>/topics", comparisons.topics, name="prompt_topics"
+    ),
     path("projects/<slug:slug>/flags/<int:pk>/", projects.settle, name="settle_flag"),
     path("projects/<slug:slug>/freeze", snapshots.freeze, name="freeze"),
     path("projects/<slug:slug>/snapshots/<int:number>/", snapshots.snapshot, name="snapshot"),

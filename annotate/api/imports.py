@@ -74,7 +74,10 @@ class TextImports(UploadEndpoint):
 class RankingsOut(serializers.Serializer[Any]):
     rankings_new = serializers.IntegerField()
     rankings_seen = serializers.IntegerField(help_text="Already there, and left as they are")
+    judgments_new = serializers.IntegerField(help_text="Orders that came along")
+    judgments_seen = serializers.IntegerField()
     bad_rows = BadRow(many=True, help_text="Left out, with skip_bad")
+    contradictions = BadRow(many=True, help_text="Another order than before, not stored")
 
 
 class RankingImports(UploadEndpoint):

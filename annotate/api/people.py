@@ -8,9 +8,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from annotate.api.queue import JudgmentOut, QueueEndpoint
+from annotate.api.queue import DetailsIn, JudgmentOut, QueueEndpoint
 from annotate.models import Judgment, Project
 from annotate.selectors.my_work import hours_of, judgments_of
+from annotate.services.hotkeys import FIRST, hotkeys_of, keep_hotkeys
 from annotate.services.judging import MAX_KEY
 from annotate.services.participation import accept_consent
 from annotate.services.questions import MAX_RATIONALE
@@ -34,6 +35,8 @@ class ReviseIn(Strict):
     answer = serializers.CharField(max_length=80)
     rationale = serializers.CharField(max_length=MAX_RATIONALE, allow_blank=True, default="")
     idempotency_key = serializers.CharField(max_length=MAX_KEY)
+    strength = serializers.IntegerField(required=False, allow_null=True)
+    details = DetailsIn(required=False, help_text="Nothing is carried over: say all of it again")
 
 
 class DayOut(serializers.Serializer[Any]):
@@ -92,6 +95,37 @@ class Revising(QueueEndpoint):
         asked = self.body(ReviseIn)
         later = revise_judgment(judgment=judgment, annotator=annotator, **asked)
         return Response(JudgmentOut(later).data)
+
+
+class HotkeysIn(Strict):
+    on = serializers.BooleanField(
+        default=True, help_text="Whether single keys mean anything; arrows and Enter always do"
+    )
+    pace = serializers.BooleanField(default=True, help_text="Whether the screen shows the pace")
+    keys = serializers.DictField(
+        child=serializers.CharField(max_length=1),
+        default=dict,
+        help_text=f"Of {', '.join(FIRST)}: those that are not as they were at first",
+    )
+
+
+class HotkeysOut(serializers.Serializer[Any]):
+    on = serializers.BooleanField()
+    pace = serializers.BooleanField()
+    keys = serializers.DictField(child=serializers.CharField())
+
+
+class MyHotkeys(QueueEndpoint):
+    @describe("get_my_keys", "Your keys on the judging screen", gives=HotkeysOut)
+    def get(self, request: Request) -> Response:
+        return Response(HotkeysOut(hotkeys_of(user=self.person)).data)
+
+    @describe(
+        "set_my_keys", "Choose your keys, in every workspace", body=HotkeysIn, gives=HotkeysOut
+    )
+    def put(self, request: Request) -> Response:
+        kept = keep_hotkeys(user=self.person, **self.body(HotkeysIn))
+        return Response(HotkeysOut(kept).data)
 
 
 class MyHours(QueueEndpoint):

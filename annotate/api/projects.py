@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotate.models import Project
+from annotate.selectors.consistency import consistency_of
 from annotate.selectors.progress import queue_progress
 from annotate.selectors.projects import projects_for
 from annotate.selectors.quality import position_share, project_agreement
@@ -204,6 +205,22 @@ class ShareOut(serializers.Serializer[Any]):
     high = serializers.FloatField()
 
 
+class ConsistencyOut(serializers.Serializer[Any]):
+    """Of comparisons shown to one person twice, sides swapped; intervals are Wilson's, 95 %."""
+
+    annotator = serializers.CharField(allow_null=True, help_text="null for everybody together")
+    n = serializers.IntegerField(help_text="Repeats that were judged")
+    same = serializers.IntegerField(help_text="That got the same answer")
+    share = serializers.FloatField(allow_null=True)
+    low = serializers.FloatField()
+    high = serializers.FloatField()
+    flips = serializers.IntegerField(help_text="That took the same place on the screen twice")
+    left = serializers.IntegerField(help_text="Of these the left one")
+    left_share = serializers.FloatField(allow_null=True, help_text="0.5 is no preference")
+    left_low = serializers.FloatField()
+    left_high = serializers.FloatField()
+
+
 class AgreementOut(serializers.Serializer[Any]):
     alpha = serializers.FloatField(allow_null=True, help_text="Krippendorff's; null with a reason")
     low = serializers.FloatField(allow_null=True)
@@ -213,6 +230,7 @@ class AgreementOut(serializers.Serializer[Any]):
     n_annotators = serializers.IntegerField()
     reason = serializers.CharField(allow_blank=True)
     left_share = ShareOut(help_text="How often the left answer was preferred")
+    consistency = ConsistencyOut(many=True, help_text="Empty while nothing was repeated")
 
 
 class ProjectAgreement(Endpoint):
@@ -222,6 +240,7 @@ class ProjectAgreement(Endpoint):
         found = {
             **vars(project_agreement(project=project)),
             "left_share": position_share(project=project),
+            "consistency": consistency_of(project=project),
         }
         return Response(AgreementOut(found).data)
 

@@ -2,7 +2,18 @@ from __future__ import annotations
 
 from django.urls import path
 
-from annotate.api import flags, imports, labels, people, projects, prompts, queue, snapshots
+from annotate.api import (
+    comparisons,
+    flags,
+    imports,
+    labels,
+    people,
+    projects,
+    prompts,
+    queue,
+    snapshots,
+    terms,
+)
 
 api_urlpatterns = [
     path("projects", projects.Projects.as_view()),
@@ -10,6 +21,9 @@ api_urlpatterns = [
     path("projects/<slug:slug>/progress", projects.ProjectProgress.as_view()),
     path("projects/<slug:slug>/agreement", projects.ProjectAgreement.as_view()),
     path("projects/<slug:slug>/throughput", projects.ProjectThroughput.as_view()),
+    path("projects/<slug:slug>/comparisons", comparisons.Comparisons.as_view()),
+    path("projects/<slug:slug>/comparisons/<int:pk>", comparisons.OneComparison.as_view()),
+    path("projects/<slug:slug>/terms", terms.Terms.as_view()),
     path("projects/<slug:slug>/imports", imports.Imports.as_view()),
     path("projects/<slug:slug>/texts", imports.TextImports.as_view()),
     path("projects/<slug:slug>/rankings", imports.RankingImports.as_view()),
@@ -26,6 +40,7 @@ api_urlpatterns = [
     path("assignments/<int:pk>/flag", flags.Flagging.as_view()),
     path("judgments/<int:pk>/revise", people.Revising.as_view()),
     path("my/judgments", people.MyJudgments.as_view()),
+    path("my/keys", people.MyHotkeys.as_view()),
     path("my/hours", people.MyHours.as_view()),
     path("flags/<int:pk>/settle", flags.Settling.as_view()),
     path("prompt-sets", prompts.PromptSets.as_view()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,21 @@ from annotate.formats.canonical import Messages, asks_nothing
 from annotate.formats.pandalm import instruction_text
 from annotate.formats.reading import read_lines, read_rows
 from annotate.formats.records import Unusable
+from annotate.formats.topics import topics_of
 from annotate.formats.trl import as_messages, text
 
 
-def read_prompts(path: Path) -> tuple[list[Messages], list[BadRow]]:
+@dataclass(frozen=True)
+class PromptRecord:
+    """One prompt as a file gave it."""
+
+    messages: Messages
+    topics: list[str] = field(default_factory=list)
+
+
+def read_prompts(path: Path) -> tuple[list[PromptRecord], list[BadRow]]:
     """Every prompt of a file, or why its row has none. Raises NotFound or ImportRefused."""
-    prompts: list[Messages] = []
+    prompts: list[PromptRecord] = []
     bad: list[BadRow] = []
     plain = path.name.endswith((".txt", ".txt.gz"))
     for line, row in read_lines(path) if plain else read_rows(path):
@@ -23,7 +33,10 @@ def read_prompts(path: Path) -> tuple[list[Messages], list[BadRow]]:
             bad.append(row)
         elif not isinstance(row, str) or row.strip():
             try:
-                prompts.append(one_prompt(row.strip() if isinstance(row, str) else row))
+                if isinstance(row, str):
+                    prompts.append(PromptRecord(one_prompt(row.strip())))
+                else:
+                    prompts.append(PromptRecord(one_prompt(row), topics_of(row)))
             except Unusable as reason:
                 bad.append(BadRow(line, str(reason)))
     if not prompts and not bad:

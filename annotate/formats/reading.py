@@ -12,12 +12,14 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from annotate.errors import BadRow, ImportRefused, NotFound
 from annotate.formats import hh, pandalm, trl
 from annotate.formats.records import PairRecord, Unusable
+from annotate.formats.topics import topics_of
 
 #: A file may grow to this many bytes when it is decompressed, a line to this many, and it may hold
 #: this many rows: what is read stays in memory until it is stored as a whole.
@@ -54,7 +56,7 @@ def read_pairs(path: Path, format: str) -> tuple[list[PairRecord], list[BadRow]]
             if isinstance(row, BadRow):
                 bad.append(row)
             else:
-                records.append(reader.read(row, line))
+                records.append(replace(reader.read(row, line), topics=topics_of(row)))
         except Unusable as reason:
             bad.append(BadRow(line, str(reason)))
     return records, bad

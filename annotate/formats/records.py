@@ -29,6 +29,7 @@ class PairRecord:
     second: str
     judgments: list[SourceJudgment] = field(default_factory=list)
     reference: str = ""
+    topics: list[str] = field(default_factory=list)
 
 
 def check_different(first: str, second: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from annotate.errors import BadRow, ImportRefused
 from annotate.formats.canonical import Messages
 from annotate.formats.reading import MAX_ROWS, Row, read_lines, read_rows
 from annotate.formats.records import Unusable
+from annotate.formats.topics import topics_of
 from annotate.formats.trl import as_messages, text
 
 #: Endings of tables, and what parts their cells.
@@ -31,6 +32,7 @@ class TextRecord:
     messages: Messages
     response: str | None = None
     label: str = ""
+    topics: list[str] = field(default_factory=list)
 
 
 def read_texts(path: Path) -> tuple[list[TextRecord], list[BadRow]]:
@@ -65,7 +67,7 @@ def one_text(row: Row, line: int) -> TextRecord:
             raise Unusable(
                 f"a response is there, but {given[0]} does not end with a user's message"
             )
-    return TextRecord(line, messages, response, known_label(row))
+    return TextRecord(line, messages, response, known_label(row), topics_of(row))
 
 
 def known_label(row: Row) -> str:

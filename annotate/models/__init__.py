@@ -3,12 +3,13 @@
 from annotate.models.assignments import Assignment
 from annotate.models.comparisons import Candidate, Comparison, Response, ResponseOrigin
 from annotate.models.flags import Flag
+from annotate.models.hotkeys import Hotkeys
 from annotate.models.judges import Calibration, JudgeVersion, MachineJudgment
 from annotate.models.judgments import Answer, Judgment
 from annotate.models.participation import Participation, Report
 from annotate.models.preferences import Aggregation, Preference
 from annotate.models.projects import Annotator, Guideline, Project
-from annotate.models.prompts import Prompt, PromptSet, PromptSetEntry
+from annotate.models.prompts import Prompt, PromptSet, PromptSetEntry, PromptTopic
 from annotate.models.snapshots import Snapshot, SnapshotRow
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Comparison",
     "Flag",
     "Guideline",
+    "Hotkeys",
     "JudgeVersion",
     "Judgment",
     "MachineJudgment",
@@ -30,6 +32,7 @@ __all__ = [
     "Prompt",
     "PromptSet",
     "PromptSetEntry",
+    "PromptTopic",
     "Report",
     "Response",
     "ResponseOrigin",

@@ -13,7 +13,8 @@ from rlhf_platform.accounts.models import Workspace
 
 
 class Assignment(models.Model):
-    """One comparison in one annotator's hands: one live or judged per person and comparison."""
+    """One comparison in one annotator's hands: one live or judged per person and comparison,
+    and one repeat of it."""
 
     class State(models.TextChoices):
         LEASED = "leased", "Leased"
@@ -37,6 +38,9 @@ class Assignment(models.Model):
     state = models.CharField(max_length=8, choices=State.choices, default=State.LEASED)
     #: True when response B is shown on the left.
     swapped = models.BooleanField()
+    #: Shown to the same person once more, sides swapped: takes no place of the comparison, and what
+    #: is said of it measures the person alone.
+    is_repeat = models.BooleanField(default=False)
     #: Of a ranking: the stored positions of its candidates in the order shown; empty otherwise.
     order = models.JSONField(default=list)
     #: What is left of this person's shuffled block of sides: s swapped, n not.
@@ -63,7 +67,7 @@ class Assignment(models.Model):
                 name="assignment_skip_reason",
             ),
             models.UniqueConstraint(
-                fields=["comparison", "annotator"],
+                fields=["comparison", "annotator", "is_repeat"],
                 condition=models.Q(state__in=["leased", "judged", "skipped"]),
                 name="assignment_once_per_annotator",
             ),

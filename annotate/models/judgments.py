@@ -29,9 +29,16 @@ class Answer(models.TextChoices):
 
 
 class JudgmentQuerySet(models.QuerySet["Judgment"]):
-    def current(self) -> JudgmentQuerySet:
-        """Judgments that stand: not superseded and not themselves a withdrawal."""
+    def standing(self) -> JudgmentQuerySet:
+        """All that people did and stand by, repeats too: what is theirs to see, revise, take back.
+
+        Not superseded and not themselves a withdrawal.
+        """
         return self.filter(superseded_by__isnull=True).exclude(answer=Answer.WITHDRAWN)
+
+    def current(self) -> JudgmentQuerySet:
+        """Judgments that stand and count: one per person and comparison, no repeats."""
+        return self.standing().filter(is_repeat=False)
 
     def with_word(self) -> Any:
         """Each with `word`, what agreement is measured on: the label, or else the answer.
@@ -47,7 +54,8 @@ class Judgment(models.Model):
     """One annotator's answer to one comparison, at one time, under one version of the guidelines.
 
     A later word of the same person is a new row whose `supersedes` names this one; the two unique
-    constraints make that a single chain per person and comparison, on both databases.
+    constraints make that a single chain per person and comparison (and one of its repeat), on both
+    databases.
     """
 
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
@@ -63,6 +71,9 @@ class Judgment(models.Model):
     assignment = models.ForeignKey(
         Assignment, on_delete=models.PROTECT, null=True, blank=True, related_name="judgments"
     )
+    #: What was said when the comparison was shown to the same person once more, sides swapped. It
+    #: never supersedes the first word, and counts for nothing but the person's consistency.
+    is_repeat = models.BooleanField(default=False)
     guideline = models.ForeignKey(Guideline, on_delete=models.PROTECT, null=True, blank=True)
     answer = models.CharField(max_length=9, choices=Answer.choices)
     #: The name of a label of the guideline version; empty for every other answer.
@@ -97,7 +108,7 @@ class Judgment(models.Model):
                 fields=["annotator", "idempotency_key"], name="judgment_key_once_per_annotator"
             ),
             models.UniqueConstraint(
-                fields=["comparison", "annotator"],
+                fields=["comparison", "annotator", "is_repeat"],
                 condition=models.Q(supersedes__isnull=True),
                 name="judgment_one_chain_per_annotator",
             ),
@@ -123,6 +134,11 @@ class Judgment(models.Model):
         indexes = [
             models.Index(fields=["annotator", "created_at"], name="judgment_of_annotator"),
             models.Index(fields=["comparison", "annotator"], name="judgment_of_comparison"),
+            models.Index(
+                fields=["comparison"],
+                condition=models.Q(is_repeat=True),
+                name="judgment_repeats",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -44,6 +44,10 @@ class Project(models.Model):
     daily_limit = models.PositiveIntegerField(null=True, blank=True)
     #: Judgments a day that a person sets out to make; shown, never enforced.
     daily_goal = models.PositiveIntegerField(null=True, blank=True)
+    #: About one in so many of a person's comparisons is one they judged before, sides swapped,
+    #: after at least so many others; null for never (docs/decisions/0011-swapped-repeats.md).
+    repeat_every = models.PositiveSmallIntegerField(null=True, blank=True)
+    repeat_after = models.PositiveSmallIntegerField(default=20)
     #: Hours for which a person may revise a judgment; 0 for never.
     revise_window_h = models.PositiveIntegerField(default=24)
     #: Whether people see how often others agree with them.
@@ -76,6 +80,13 @@ class Project(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(state__in=["open", "paused", "closed"]), name="project_state"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(repeat_every__isnull=True) | models.Q(repeat_every__gte=2),
+                name="project_repeats_every_second_at_most",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(repeat_after__gte=1), name="project_repeats_after_another"
             ),
             models.CheckConstraint(
                 condition=models.Q(kind__in=["comparisons", "labels", "rankings"]),
@@ -141,7 +152,7 @@ class Annotator(models.Model):
     #: For imported people and models: the name their source gives them, e.g. "pandalm:annotator1".
     external_name = models.CharField(max_length=200, blank=True)
     pseudonym_key = models.CharField(max_length=64, default=new_pseudonym_key)
-    #: Topics of projects they would rather not read about; such projects show them nothing.
+    #: Topics they would rather not read about: such projects and prompts are not shown to them.
     avoids = models.JSONField(default=list, blank=True)
 
     class Meta:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 from django.utils import timezone
 
@@ -26,6 +28,49 @@ class Prompt(models.Model):
 
     def __str__(self) -> str:
         return str(self.messages[-1]["content"])[:80]
+
+
+class Words(models.Func):
+    """What is said in a JSON column of messages, as text.
+
+    The column itself is no text to search: SQLite holds it with every letter beyond ASCII escaped,
+    and both hold the names of the roles.
+    """
+
+    output_field = models.TextField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        template = (
+            "(SELECT group_concat(json_extract(value, '$.content'), char(10)) "
+            "FROM json_each(%(expressions)s))"
+        )
+        return self.as_sql(compiler, connection, template=template, **extra)
+
+    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        template = (
+            "(SELECT string_agg(said ->> 'content', chr(10)) "
+            "FROM jsonb_array_elements(%(expressions)s) AS said)"
+        )
+        return self.as_sql(compiler, connection, template=template, **extra)
+
+
+class PromptTopic(models.Model):
+    """What a prompt is about, by a short name that people may opt out of."""
+
+    prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="topics")
+    #: In lower case, as people's `avoids` and projects' topics are.
+    name = models.CharField(max_length=40)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [
+            models.UniqueConstraint(fields=["prompt", "name"], name="topic_once_per_prompt"),
+            models.CheckConstraint(condition=~models.Q(name=""), name="topic_has_a_name"),
+        ]
+        indexes = [models.Index(fields=["name", "prompt"], name="topic_by_name")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class PromptSet(models.Model):

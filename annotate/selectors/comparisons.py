@@ -25,13 +25,21 @@ FILTERS = {
     "open": "Open",
     "complete": "Complete",
     "disagreement": "Disagreement",
+    "reserved": "Reserved",
 }
 
 
-def browse_comparisons(*, project: Project, show: str) -> QuerySet[Comparison]:
-    """The project's comparisons in one of FILTERS, the newest first."""
-    found = Comparison.objects.filter(project=project).select_related("prompt")
-    if show == "open":
+def browse_comparisons(*, project: Project, show: str, topic: str = "") -> QuerySet[Comparison]:
+    """The project's comparisons in one of FILTERS (of one topic), the newest first."""
+    found = Comparison.objects.filter(project=project).select_related(
+        "prompt", "reserved_for__user"
+    )
+    found = found.prefetch_related("prompt__topics")
+    if topic:
+        found = found.filter(prompt__topics__name=topic)
+    if show == "reserved":
+        found = found.exclude(reserved_for=None)
+    elif show == "open":
         found = found.filter(slots__gt=0)
     elif show == "complete":
         found = found.filter(slots=0)
@@ -148,7 +156,7 @@ def comparison_story(comparison: Comparison) -> ComparisonStory:
     standing = Counter(
         j.label or j.answer
         for j in judgments
-        if j.answer != Answer.WITHDRAWN and not hasattr(j, "superseded_by")
+        if j.answer != Answer.WITHDRAWN and not j.is_repeat and not hasattr(j, "superseded_by")
     )
     rows = (
         SnapshotRow.objects.filter(preference__comparison=comparison)

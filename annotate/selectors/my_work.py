@@ -9,6 +9,7 @@ from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
 from annotate.models import Annotator, Judgment, Project
+from annotate.models.prompts import Words
 from annotate.statistics.intervals import wilson
 
 #: Below so many judgments of others on the same comparisons a share says nothing.
@@ -21,14 +22,12 @@ def judgments_of(
     *, annotator: Annotator, search: str = "", project: str = ""
 ) -> QuerySet[Judgment]:
     """A person's judgments that stand, the newest first; search: words of prompt or reason."""
-    rows = Judgment.objects.current().filter(annotator=annotator, comparison__group=None)
+    rows = Judgment.objects.standing().filter(annotator=annotator, comparison__group=None)
     if project:
         rows = rows.filter(comparison__project__slug=project)
     if search:
-        rows = rows.filter(
-            Q(rationale__icontains=search)
-            | Q(label__icontains=search)
-            | Q(comparison__prompt__messages__icontains=search)
+        rows = rows.alias(asked=Words("comparison__prompt__messages")).filter(
+            Q(rationale__icontains=search) | Q(label__icontains=search) | Q(asked__icontains=search)
         )
     related = ("comparison__project", "comparison__prompt", "assignment")
     return rows.select_related(*related).order_by("-created_at", "-pk")
@@ -103,8 +102,8 @@ def agreement_in(project: Project, annotator: Annotator) -> Agreement:
 
 
 def words(rows: QuerySet[Judgment], project: Project) -> Iterable[tuple[int, int, str]]:
-    """(comparison, annotator, word) of the judgments that stand."""
-    standing = rows.filter(comparison__project=project, superseded_by=None)
+    """(comparison, annotator, word) of the judgments that stand and are no repeats."""
+    standing = rows.filter(comparison__project=project, superseded_by=None, is_repeat=False)
     found = standing.exclude(answer__in=["withdrawn", "ranking"])
     for comparison, person, answer, label in found.values_list(
         "comparison_id", "annotator_id", "answer", "label"

@@ -42,6 +42,7 @@ def queue_progress_of(*, projects: Sequence[Project]) -> dict[int, Progress]:
             workspace__in={project.workspace_id for project in projects},
             comparison__project__in=projects,
             state=Assignment.State.LEASED,
+            is_repeat=False,
         )
         .order_by()
         .values_list("comparison__project")

@@ -23,7 +23,7 @@ class Pace:
 def annotator_throughput(*, project: Project) -> list[Pace]:
     """The pace of everyone who judged in this project here (imports carry no times)."""
     rows = (
-        Judgment.objects.current()
+        Judgment.objects.standing()
         .filter(
             comparison__project=project,
             comparison__group=None,

@@ -91,7 +91,7 @@ def judgment_state(*, project: Project) -> dict[str, int]:
 
     A label that was struck off the list changes what its judgments amount to as well.
     """
-    judgments = Judgment.objects.filter(comparison__project=project)
+    judgments = Judgment.objects.filter(comparison__project=project, is_repeat=False)
     state = judgments.aggregate(count=Count("pk"), newest=Coalesce(Max("pk"), 0))
     if project.kind == Project.Kind.LABELS:
         newest = project.guidelines.order_by("-version").values_list("version", flat=True).first()

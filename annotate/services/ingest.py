@@ -23,7 +23,7 @@ from annotate.formats.canonical import (
     sha256,
     text_problem,
 )
-from annotate.formats.prompts import read_prompts
+from annotate.formats.prompts import PromptRecord, read_prompts
 from annotate.formats.reading import read_pairs
 from annotate.formats.records import PairRecord
 from annotate.models import (
@@ -39,6 +39,7 @@ from annotate.services.answers import CHUNK, chunks, gather_answers, store_judgm
 from annotate.services.labels import require_kind
 from annotate.services.projects import check_slug
 from annotate.services.searching import search_from_start
+from annotate.services.topics import store_topics
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import User, Workspace
 
@@ -99,6 +100,7 @@ def store_pairs(
     workspace = project.workspace
     prompts = store_prompts(workspace=workspace, conversations=[r.messages for r in records])
     keyed = [(prompts[sha256(canonical_json(r.messages))], r) for r in records]
+    store_topics(workspace=workspace, named=[(prompt, r.topics) for prompt, r in keyed])
     responses = store_responses(
         workspace=workspace,
         texts=[(prompt, text) for prompt, r in keyed for text in (r.first, r.second)],
@@ -233,15 +235,32 @@ def import_prompts(
 
     Raises NotFound or ImportRefused. The same prompt twice in a file stands once.
     """
-    conversations, _ = prompts_in(path=path, skip_bad=skip_bad)
-    return store_prompt_set(workspace=workspace, conversations=conversations, name=name, use=use)
+    records, _ = prompts_in(path=path, skip_bad=skip_bad)
+    return store_prompt_records(workspace=workspace, records=records, name=name, use=use)
 
 
-def prompts_in(*, path: Path, skip_bad: bool = False) -> tuple[list[Messages], list[BadRow]]:
+def prompts_in(*, path: Path, skip_bad: bool = False) -> tuple[list[PromptRecord], list[BadRow]]:
     """(the prompts of a file, the rows left out). Raises NotFound or ImportRefused."""
-    conversations, bad = read_prompts(path)
-    refuse_or_skip(path, bad, good=len(conversations), skip_bad=skip_bad)
-    return conversations, bad
+    records, bad = read_prompts(path)
+    refuse_or_skip(path, bad, good=len(records), skip_bad=skip_bad)
+    return records, bad
+
+
+@transaction.atomic
+def store_prompt_records(
+    *, workspace: Workspace, records: Sequence[PromptRecord], name: str, use: str
+) -> PromptSet:
+    """`store_prompt_set` of a file's prompts, with their topics."""
+    conversations = [record.messages for record in records]
+    made = store_prompt_set(workspace=workspace, conversations=conversations, name=name, use=use)
+    topics = {sha256(canonical_json(each.messages)): each.topics for each in records if each.topics}
+    found = [
+        prompt
+        for part in chunks(list(topics))
+        for prompt in Prompt.objects.filter(workspace=workspace, digest__in=part)
+    ]
+    store_topics(workspace=workspace, named=[(each, topics[each.digest]) for each in found])
+    return made
 
 
 @transaction.atomic

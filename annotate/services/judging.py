@@ -77,6 +77,7 @@ def submit_judgment(
             comparison_id=assignment.comparison_id,
             annotator=annotator,
             assignment=assignment,
+            is_repeat=assignment.is_repeat,
             guideline_id=assignment.guideline_id,
             **said,
             swapped=assignment.swapped,
@@ -195,6 +196,8 @@ def said_before(
 ) -> tuple[Judgment | None, Judgment | None]:
     """(the row stored under the key, this person's last word on the comparison), in one query.
 
+    Of a repeat the last word on the repeat: the first answer has a chain of its own.
+
     Raises KeyReused where the key was used to say something else.
     """
     rows = Judgment.objects.filter(
@@ -204,7 +207,7 @@ def said_before(
     for row in rows:
         if row.idempotency_key == key:
             earlier = row
-        if row.comparison_id == assignment.comparison_id:
+        if (row.comparison_id, row.is_repeat) == (assignment.comparison_id, assignment.is_repeat):
             chain.append(row)
     if earlier is not None:
         if earlier.body_digest != body:
@@ -233,7 +236,7 @@ def answer_late(assignment: Assignment, annotator: Annotator) -> None:
     """
     # All of them: another window may answer the lease that this person got after this one.
     rows = Assignment.objects.select_for_update(no_key=True).filter(
-        comparison=assignment.comparison_id, annotator=annotator
+        comparison=assignment.comparison_id, annotator=annotator, is_repeat=assignment.is_repeat
     )
     theirs = {row.pk: row for row in rows.order_by("pk")}
     locked = theirs.pop(assignment.pk, None)
@@ -242,7 +245,8 @@ def answer_late(assignment: Assignment, annotator: Annotator) -> None:
     if any(other.state in (State.JUDGED, State.SKIPPED) for other in theirs.values()):
         raise LeaseLost("you have answered or skipped this comparison in another window")
     # Leased to the same person once more: that lease's place becomes this answer's.
-    has_place = locked.state == State.LEASED or bool(
+    has_place = locked.is_repeat or locked.state == State.LEASED
+    has_place |= bool(
         Assignment.objects.filter(pk__in=theirs, state=State.LEASED).update(state=State.EXPIRED)
     )
     comparison = Comparison.objects.filter(pk=locked.comparison_id, slots__gt=0)
@@ -273,7 +277,7 @@ def undo_judgment(
             raise KeyReused("this idempotency key was used for an answer; nothing was taken back")
         return again.assignment
     last = (
-        Judgment.objects.current()
+        Judgment.objects.standing()
         .filter(
             annotator=annotator,
             comparison__project=project,
@@ -306,6 +310,7 @@ def undo_judgment(
         comparison_id=last.comparison_id,
         annotator=annotator,
         assignment=last.assignment,
+        is_repeat=last.is_repeat,
         guideline_id=last.guideline_id,
         answer=Answer.WITHDRAWN,
         swapped=last.swapped,

@@ -45,7 +45,7 @@ def judged_today(*, project: Project, annotator: Annotator) -> int:
     """Judgments of this person here since midnight UTC that stand."""
     midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
     return (
-        Judgment.objects.current()
+        Judgment.objects.standing()
         .filter(annotator=annotator, comparison__project=project, created_at__gte=midnight)
         .count()
     )

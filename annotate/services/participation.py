@@ -6,20 +6,25 @@ from collections.abc import Collection
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from annotate.errors import AnnotateError
 from annotate.formats.canonical import text_problem
 from annotate.models import Annotator, Participation, Project, Report
 from annotate.services.serving import annotator_for
+from annotate.services.topics import checked_topics, release_avoided
 from annotate.services.walls import check_one_workspace
 from rlhf_platform.accounts.models import Membership, User
 
 MAX_TEXT = 20_000
-MAX_TOPIC, MAX_TOPICS = 40, 20
+#: Topics that one person may opt out of.
+MAX_AVOIDED = 200
+MAX_REPEAT = 1000
 #: What `update_terms` changes of a project.
 TERMS = (
     "restricted", "quota", "daily_limit", "daily_goal", "revise_window_h", "unblinded",
+    "repeat_every", "repeat_after",
     "content_warning", "topics", "consent_text", "blur", "break_minutes",
 )  # fmt: skip
 
@@ -40,6 +45,7 @@ def update_terms(*, project: Project, named: Collection[User] | None = None, **t
         if problem or len(terms.get(name, "")) > MAX_TEXT:
             raise AnnotateError(problem or f"{name} is longer than {MAX_TEXT} characters")
     locked = Project.objects.select_for_update().get(pk=project.pk)
+    check_repeats(locked, terms)
     asked = ("content_warning", "consent_text")
     if any(name in terms and terms[name] != getattr(locked, name) for name in asked):
         locked.consent_version += 1
@@ -51,14 +57,15 @@ def update_terms(*, project: Project, named: Collection[User] | None = None, **t
     project.refresh_from_db()
 
 
-def checked_topics(topics: Any) -> list[str]:
-    """Raises AnnotateError for what is no list of a few short names."""
-    if not isinstance(topics, list) or not all(isinstance(each, str) for each in topics):
-        raise AnnotateError("topics must be a list of names")
-    names = list(dict.fromkeys(each.strip().lower() for each in topics if each.strip()))
-    if len(names) > MAX_TOPICS or any(len(each) > MAX_TOPIC for each in names):
-        raise AnnotateError(f"at most {MAX_TOPICS} topics of {MAX_TOPIC} characters each")
-    return names
+def check_repeats(project: Project, terms: dict[str, Any]) -> None:
+    """Raises AnnotateError for repeats that cannot be."""
+    every, after = terms.get("repeat_every"), terms.get("repeat_after", 1)
+    if every is not None and project.kind == Project.Kind.RANKINGS:
+        raise AnnotateError("a ranking has no two sides to swap, so it is never repeated")
+    if every is not None and not 2 <= every <= MAX_REPEAT:
+        raise AnnotateError(f"repeat_every is {every}; use 2 to {MAX_REPEAT}, or none")
+    if not 1 <= after <= MAX_REPEAT:
+        raise AnnotateError(f"repeat_after is {after}; use 1 to {MAX_REPEAT}")
 
 
 def name_people(*, project: Project, named: Collection[User]) -> None:
@@ -72,6 +79,13 @@ def name_people(*, project: Project, named: Collection[User]) -> None:
             annotator=annotator,
             defaults={"workspace": project.workspace, "named": True},
         )
+
+
+def named_people(*, project: Project) -> QuerySet[User]:
+    """The members who are named for the project."""
+    return User.objects.filter(
+        annotator__participations__project=project, annotator__participations__named=True
+    ).order_by("email")
 
 
 def accept_consent(*, project: Project, annotator: Annotator, version: int) -> Participation:
@@ -95,9 +109,10 @@ def accept_consent(*, project: Project, annotator: Annotator, version: int) -> P
 
 
 def set_avoided(*, annotator: Annotator, topics: Any) -> None:
-    """Topics of projects that a person would rather not read about."""
-    annotator.avoids = checked_topics(topics)
+    """Topics that a person would rather not read about: what they hold of them goes back."""
+    annotator.avoids = checked_topics(topics, most=MAX_AVOIDED)
     annotator.save(update_fields=["avoids"])
+    release_avoided(workspace=annotator.workspace)
 
 
 def report_to_admins(*, project: Project, annotator: Annotator, text: str) -> Report:

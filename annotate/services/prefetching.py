@@ -11,7 +11,7 @@ from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
 from annotate.errors import LeaseLost
-from annotate.models import Annotator, Assignment, Comparison, Judgment, Project
+from annotate.models import Annotator, Assignment, Comparison, Judgment, Project, PromptTopic
 from annotate.services.limits import refuse_entry
 from annotate.services.searching import from_now, leases_of
 from annotate.services.serving import (
@@ -97,16 +97,23 @@ def lease_again(assignment: Assignment, annotator: Annotator) -> None:
         comparison=locked.comparison_id,
         annotator=annotator,
         state__in=[*Assignment.HOLDING, State.SKIPPED],
+        is_repeat=locked.is_repeat,
     ).exclude(pk=locked.pk)
-    judged = Judgment.objects.current().filter(comparison=locked.comparison_id, annotator=annotator)
+    judged = Judgment.objects.standing().filter(
+        comparison=locked.comparison_id, annotator=annotator, is_repeat=locked.is_repeat
+    )
     if locked.annotator_id != annotator.pk or locked.state in (State.JUDGED, State.SKIPPED):
         raise LeaseLost("you have answered or skipped this comparison")
     if locked.state == State.LEASED:
         return
+    if PromptTopic.objects.filter(
+        prompt__comparison=locked.comparison_id, name__in=annotator.avoids
+    ).exists():
+        raise LeaseLost("this one is about a topic that you asked not to see")
     if others.exists() or judged.exists():
         raise LeaseLost("you have this comparison in another window")
     place = Comparison.objects.filter(pk=locked.comparison_id, slots__gt=0)
-    if not place.update(slots=F("slots") - 1):
+    if not locked.is_repeat and not place.update(slots=F("slots") - 1):
         raise LeaseLost("your time for this one had run out and others have answered it")
     Assignment.objects.filter(pk=locked.pk).update(
         state=State.LEASED, expires_at=from_now(UNSHOWN_S)

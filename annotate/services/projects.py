@@ -184,7 +184,7 @@ def change_overlap(project: Project, overlap: int) -> None:
     # counts cannot move between these locks and the update.
     queued = project.comparisons.filter(group=None)
     list(queued.select_for_update().order_by("pk").values_list("pk", flat=True))
-    held = Assignment.objects.filter(state__in=Assignment.HOLDING)
+    held = Assignment.objects.filter(state__in=Assignment.HOLDING, is_repeat=False)
     imported = Judgment.objects.filter(assignment__isnull=True, supersedes__isnull=True)
     counted = queued.annotate(held=count_of(held), taken=F("held") + count_of(imported))
     beyond = counted.filter(held__gt=0, taken__gt=overlap)

@@ -29,6 +29,7 @@ from annotate.models import (
     Response,
 )
 from annotate.services.answers import CHUNK
+from annotate.services.given_ranks import answers_of_pairs, store_given_ranks
 from annotate.services.ingest import (
     new_comparison,
     refuse_or_skip,
@@ -39,19 +40,27 @@ from annotate.services.ingest import (
     with_current_overlap,
 )
 from annotate.services.labels import require_kind
+from annotate.services.topics import store_topics
 
 
 @dataclass(frozen=True)
 class RankingsReport:
-    """What an import stored, what was there before, which rows it left out."""
+    """What an import stored, what was there before, which rows it left out.
+
+    `contradictions` are rows in which somebody ranks a group otherwise than before: the earlier
+    ranking stands.
+    """
 
     rankings_new: int = 0
     rankings_seen: int = 0
+    judgments_new: int = 0
+    judgments_seen: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
+    contradictions: list[BadRow] = field(default_factory=list)
 
 
 def import_rankings(*, project: Project, path: Path, skip_bad: bool = False) -> RankingsReport:
-    """Store a file's groups of responses in a project of rankings.
+    """Store a file's groups of responses, and the orders it gives, in a project of rankings.
 
     Raises WrongKind, NotFound for a missing file, and ImportRefused, with line numbers, for
     anything it cannot use; `skip_bad` leaves such rows out. Nothing is half-stored.
@@ -74,6 +83,9 @@ def store_rankings(
         workspace=project.workspace, conversations=[record.messages for record in records]
     )
     keyed = [(prompts[sha256(canonical_json(record.messages))], record) for record in records]
+    store_topics(
+        workspace=project.workspace, named=[(prompt, record.topics) for prompt, record in keyed]
+    )
     responses = store_responses(
         workspace=project.workspace,
         texts=[(prompt, text) for prompt, record in keyed for text in record.responses],
@@ -87,6 +99,7 @@ def store_rankings(
     )
     wanted: dict[str, Comparison] = {}
     members: dict[str, list[Response]] = {}
+    ranked: list[tuple[str, RankingRecord]] = []
     for prompt, record in keyed:
         # By digest, so that the order of a file, which may be that of its models, leaves no trace.
         group = sorted(
@@ -96,6 +109,7 @@ def store_rankings(
         unsaved = new_ranking(project=project, prompt=prompt, responses=group)
         if wanted.setdefault(unsaved.digest, unsaved) is unsaved:
             members[unsaved.digest] = group
+        ranked.append((unsaved.digest, record))
     found, new = store_comparisons(project=project, wanted=wanted)
     opened = [(found[digest], members[digest]) for digest in wanted if digest in new]
     Candidate.objects.bulk_create(
@@ -109,8 +123,17 @@ def store_rankings(
     Comparison.objects.bulk_create(
         [pair for ranking, group in opened for pair in pairs_of(ranking, group)], batch_size=CHUNK
     )
+    fresh, seen, contradictions = store_given_ranks(
+        project=project,
+        given=[(found[digest], members[digest], record) for digest, record in ranked],
+    )
     return RankingsReport(
-        rankings_new=len(new), rankings_seen=len(wanted) - len(new), bad_rows=bad_rows or []
+        rankings_new=len(new),
+        rankings_seen=len(wanted) - len(new),
+        judgments_new=fresh,
+        judgments_seen=seen,
+        bad_rows=bad_rows or [],
+        contradictions=contradictions,
     )
 
 
@@ -219,22 +242,13 @@ def answers_by_pair(judgment: Judgment, pairs: Sequence[Comparison]) -> dict[int
     """{pair: (answer, whether B was shown before A)} of all pairs that the ranking orders."""
     if judgment.answer != Answer.RANKING or judgment.assignment is None:
         return {}
-    rank = {
-        position: number
-        for number, tied in enumerate(judgment.details["ranking"])
-        for position in tied
-    }
     place = {position: number for number, position in enumerate(judgment.assignment.order)}
     candidates = Candidate.objects.filter(comparison=judgment.comparison_id)
     of: dict[int, int] = dict(candidates.values_list("response_id", "position"))
-    found = {}
-    for pair in pairs:
-        a, b = (of[pk] for pk in (pair.response_a_id, pair.response_b_id) if pk is not None)
-        if a in rank and b in rank:
-            better = Answer.A if rank[a] < rank[b] else Answer.B
-            answer = Answer.TIE if rank[a] == rank[b] else better
-            found[pair.pk] = (str(answer), place[b] < place[a])
-    return found
+    return {
+        pair.pk: (answer, place[of[pair.response_b_id or 0]] < place[of[pair.response_a_id or 0]])
+        for pair, answer in answers_of_pairs(judgment.details["ranking"], of, pairs)
+    }
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -33,22 +35,25 @@ def revise_judgment(
     answer: str,
     idempotency_key: str,
     rationale: str = "",
+    strength: int | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> Judgment:
     """Store another answer in place of a judgment that stands; the first one stays in history.
 
-    answer: as it was shown ("left", "right", …). What else the form asks is not carried over, so
-    that a project which requires more refuses. The same key with the same answer gives what is
-    stored. Raises KeyReused, ProjectClosed, or AnnotateError.
+    answer, strength, details: as `submit_judgment` takes them. Nothing of the first judgment is
+    carried over: what the form requires is said again. The same key with the same answer gives
+    what is stored. Raises KeyReused, ProjectClosed, or AnnotateError.
     """
     check_key(idempotency_key)
     lock_person(annotator)
-    body = sha256(canonical_json(["revise", judgment.pk, answer, rationale]))
+    more = [] if strength is None and not details else [strength, details or {}]
+    body = sha256(canonical_json(["revise", judgment.pk, answer, rationale, *more]))
     again = Judgment.objects.filter(annotator=annotator, idempotency_key=idempotency_key).first()
     if again is not None:
         if again.body_digest != body:
             raise KeyReused("this idempotency key was used for another answer; nothing was stored")
         return again
-    standing = Judgment.objects.current().filter(pk=judgment.pk, annotator=annotator).first()
+    standing = Judgment.objects.standing().filter(pk=judgment.pk, annotator=annotator).first()
     assignment = judgment.assignment
     if standing is None or assignment is None:
         raise AnnotateError("only your own judgment that stands can be revised")
@@ -59,13 +64,14 @@ def revise_judgment(
             f"judgments of {project} can be revised for {project.revise_window_h} hours"
         )
     said = words_for(assignment, answer) | replies_for(
-        assignment, answer, strength=None, details={}, rationale=rationale
+        assignment, answer, strength=strength, details=details or {}, rationale=rationale
     )
     return Judgment.objects.create(
         workspace_id=standing.workspace_id,
         comparison_id=standing.comparison_id,
         annotator=annotator,
         assignment=assignment,
+        is_repeat=standing.is_repeat,
         guideline_id=standing.guideline_id,
         **said,
         swapped=standing.swapped,

@@ -22,8 +22,10 @@ from django.db.models import (
     Q,
     QuerySet,
     Subquery,
+    TextField,
+    Value,
 )
-from django.db.models.functions import Now
+from django.db.models.functions import Concat, Now, StrIndex
 from django.db.models.lookups import IsNull
 
 from annotate.models import (
@@ -35,6 +37,7 @@ from annotate.models import (
     Judgment,
     Participation,
     Project,
+    PromptTopic,
 )
 from annotate.models.comparisons import ResponseOrigin
 from rlhf_platform.prepared import Prepared
@@ -66,11 +69,12 @@ def leases_of(*, project: Project | int, annotator: Annotator | int) -> QuerySet
 
 
 def open_for(
-    *, project: int, annotator: int, author: int | None, rankings: bool
+    *, project: int, annotator: int, author: int | None, rankings: bool, avoided: str | None
 ) -> QuerySet[Comparison]:
     """Comparisons with a free place that this person may judge, in serving order.
 
     All by key. `author` is the person's user if any response is theirs: nobody judges their own.
+    `avoided`: what `avoided_by` gives.
 
     What they may not judge is looked up row by row, each through an index, as `(SELECT …) IS NULL`.
     A NOT EXISTS would become a join, for which PostgreSQL without fresh statistics reads all that
@@ -80,10 +84,17 @@ def open_for(
         comparison=OuterRef("pk"),
         annotator=annotator,
         state__in=[State.LEASED, State.JUDGED, State.SKIPPED],
+        is_repeat=False,
     )
     # Whoever took their answer back and let the lease run out may be asked again.
     judged = Judgment.objects.current().filter(comparison=OuterRef("pk"), annotator=annotator)
     reasons: list[QuerySet[Any]] = [held, judged]
+    if avoided is not None:
+        named = Concat(Value("\n"), F("name"), Value("\n"))
+        found = StrIndex(Value(avoided, TextField()), named)
+        reasons.append(
+            PromptTopic.objects.filter(prompt=OuterRef("prompt")).alias(at=found).filter(at__gt=0)
+        )
     if author is not None:
         own = ResponseOrigin.objects.filter(author=author)
         reasons += [own.filter(response=OuterRef(side)) for side in ("response_a", "response_b")]
@@ -96,6 +107,14 @@ def open_for(
     for reason in reasons:
         open_ones = open_ones.filter(IsNull(Subquery(reason.values("pk")[:1]), True))
     return open_ones.order_by(F("priority").desc(), "random_key")
+
+
+def avoided_by(annotator: Annotator) -> str | None:
+    """The topics a person avoids as one text, each on a line with an end before and behind it.
+
+    A list would give the statement another shape for every length.
+    """
+    return "\n".join(["", *annotator.avoids, ""]) if annotator.avoids else None
 
 
 #: The parts of the queue in which to look for the first, each one range of an index: from the
@@ -120,7 +139,11 @@ def to_serve(
     """
     project, annotator = values["project"], values["annotator"]
     open_ones = open_for(
-        project=project, annotator=annotator, author=values.get("author"), rankings=rankings
+        project=project,
+        annotator=annotator,
+        author=values.get("author"),
+        rankings=rankings,
+        avoided=values.get("avoided"),
     )
     if not ahead:
         open_ones = open_ones.filter(~Exists(leases_of(project=project, annotator=annotator)))
@@ -158,7 +181,10 @@ def first_open(
     Within a transaction that holds the person's lock; look: what `look_up` gave.
     Any: it has columns that are not fields of the model.
     """
-    values = {"project": project.pk, "annotator": annotator.pk}
+    values: dict[str, int | str] = {"project": project.pk, "annotator": annotator.pk}
+    avoided = avoided_by(annotator)
+    if avoided is not None:
+        values["avoided"] = avoided
     if look.writes and annotator.user_id is not None:
         values["author"] = annotator.user_id
     # A place of a comparison with several may still be free when whoever locks it is done.
@@ -182,6 +208,7 @@ def waiting(*, project: Project, annotator: Annotator, limit: int) -> int:
         annotator=annotator.pk,
         author=annotator.user_id,
         rankings=project.kind == Project.Kind.RANKINGS,
+        avoided=avoided_by(annotator),
     ).order_by()
     place = place_of(Participation.objects.filter(project=project, annotator=annotator).first())
     count = 0

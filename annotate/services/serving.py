@@ -27,9 +27,10 @@ from django.utils import timezone
 
 from annotate.errors import AnnotateError, LeaseLost, ProjectClosed
 from annotate.formats.canonical import text_problem
-from annotate.models import Annotator, Assignment, Comparison, Guideline, Project
+from annotate.models import Annotator, Assignment, Comparison, Guideline, Judgment, Project
 from annotate.models.comparisons import ResponseOrigin
 from annotate.services.limits import refuse_entry, refuse_more
+from annotate.services.repeating import repeat_for, repeat_is_due
 from annotate.services.searching import (
     GUIDELINE_COLUMNS,
     PART_COLUMNS,
@@ -89,14 +90,19 @@ def live_assignment(*, project: Project, annotator: Annotator) -> Assignment | N
 
 
 def release(*, assignment_id: int, comparison_id: int, to: str, overdue: bool = False) -> bool:
-    """End a lease and free its place; False where it had ended already (or is not overdue)."""
+    """End a lease and free the place it holds, which a repeat does not.
+
+    False where it had ended already (or is not overdue).
+    """
     lease = Assignment.objects.filter(pk=assignment_id, state=State.LEASED)
     if overdue:
         lease = lease.filter(expires_at__lte=Now())
     if not lease.update(state=to):
         return False
-    Comparison.objects.filter(pk=comparison_id).update(slots=F("slots") + 1)
-    search_again_for(comparison_id)
+    holding = Assignment.objects.filter(pk=assignment_id, is_repeat=False)
+    freed = Comparison.objects.filter(Exists(holding), pk=comparison_id)
+    if freed.update(slots=F("slots") + 1):
+        search_again_for(comparison_id)
     return True
 
 
@@ -219,10 +225,15 @@ def take_lease(*, project: Project, annotator: Annotator, look: Any) -> Assignme
 def lease_first(
     *, project: Project, annotator: Annotator, look: Any, ahead_s: int | None = None
 ) -> Assignment | None:
-    """A lease of the first free comparison. Within a transaction that holds the person's lock.
+    """A lease of the first free comparison, or of a repeat where one is due.
 
-    With `ahead_s` it is not shown yet and lives that many seconds.
+    Within a transaction that holds the person's lock. With `ahead_s` it is not shown yet and lives
+    that many seconds.
     """
+    if repeat_is_due(project):
+        again = repeat_for(project=project, annotator=annotator, ahead=ahead_s is not None)
+        if again is not None:
+            return lease_repeat(again, project=project, ahead_s=ahead_s)
     comparison = first_open(
         project=project,
         annotator=annotator,
@@ -251,6 +262,28 @@ def lease_first(
         expires_at=comparison.lease_ends,
         shown_at=timezone.now() if ahead_s is None else None,
     )
+
+
+def lease_repeat(first: Judgment, *, project: Project, ahead_s: int | None) -> Assignment:
+    """The comparison of a judgment, leased to its author once more with the sides swapped.
+
+    It takes no place. Within a transaction that holds the person's lock; ahead_s as in
+    `lease_first`.
+    """
+    before = Assignment.objects.filter(annotator=first.annotator_id).order_by("-pk")
+    again = Assignment.objects.create(
+        workspace_id=first.workspace_id,
+        comparison_id=first.comparison_id,
+        annotator_id=first.annotator_id,
+        is_repeat=True,
+        swapped=not first.swapped,
+        # The next one draws on from where the last one left off.
+        sides_ahead=before.values_list("sides_ahead", flat=True).first() or "",
+        guideline=project.guidelines.order_by("-version").first(),
+        expires_at=from_now(project.lease_s if ahead_s is None else ahead_s),
+        shown_at=timezone.now() if ahead_s is None else None,
+    )
+    return Assignment.objects.select_related(*ON_SCREEN, "comparison__project").get(pk=again.pk)
 
 
 def guideline_of(comparison: Any) -> Guideline | None:

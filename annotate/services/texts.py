@@ -22,6 +22,7 @@ from annotate.services.ingest import (
     with_current_overlap,
 )
 from annotate.services.labels import current_labels, require_kind
+from annotate.services.topics import store_topics
 
 REFERENCE = "text"
 
@@ -83,6 +84,9 @@ def store_texts(
         workspace=project.workspace, conversations=[record.messages for record in records]
     )
     keyed = [(prompts[sha256(canonical_json(record.messages))], record) for record in records]
+    store_topics(
+        workspace=project.workspace, named=[(prompt, record.topics) for prompt, record in keyed]
+    )
     answered = [(p, r.response) for p, r in keyed if r.response is not None]
     responses = store_responses(workspace=project.workspace, texts=answered)
     store_origins([(responses[p.pk, sha256(text)], REFERENCE) for p, text in answered])

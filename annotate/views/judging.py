@@ -25,6 +25,7 @@ from annotate.selectors.guidelines import guideline_versions
 from annotate.selectors.streaks import days_in_a_row
 from annotate.selectors.terms import consent_is_asked
 from annotate.services.flagging import flag_comparison
+from annotate.services.hotkeys import hotkeys_of
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.labels import offered_labels
 from annotate.services.prefetching import lease_ahead, show_assignment
@@ -99,6 +100,7 @@ def page(
         "waiting": left + (assignment is not None),
         "limit": COUNT_UP_TO,
         "streak": days_in_a_row(annotator=annotator),
+        "hotkeys": vars(hotkeys_of(user=request.user)),
     }
     return render(request, "annotate/judge.html", context, status=status)
 
@@ -372,7 +374,7 @@ def form_of(assignment: Assignment) -> dict[str, Any]:
 def judged_today(project: Project, annotator: Annotator) -> int:
     """This person's judgments here since midnight UTC."""
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    mine = Judgment.objects.current().filter(
+    mine = Judgment.objects.standing().filter(
         annotator=annotator,
         comparison__project=project,
         comparison__group=None,

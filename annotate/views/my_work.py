@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import csv
 import uuid
+from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.text import capfirst
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotate.errors import AnnotateError
-from annotate.models import Judgment, Project
+from annotate.hotkey_forms import HotkeysForm, as_initial
+from annotate.models import Answer, Judgment, Project
+from annotate.selectors.consistency import own_consistencies
 from annotate.selectors.my_work import agreement_of, hours_of, judgments_of
+from annotate.selectors.topics import topics_to_avoid
+from annotate.services.hotkeys import hotkeys_of, keep_hotkeys
 from annotate.services.judging import to_screen
 from annotate.services.labels import offered_labels
 from annotate.services.participation import set_avoided
 from annotate.services.revising import revisable, revise_judgment
 from annotate.services.serving import annotator_for
 from annotate.terms_forms import ReviseForm
+from annotate.views.judging import by_module
+from annotate.views.questions import as_posted, posted_reply, questions_of
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 
@@ -50,8 +58,10 @@ def my_work(request: MemberRequest) -> HttpResponse:
         "query": f"q={search}&project={slug}&" if search or slug else "",
         "hours": hours_of(annotator=annotator)[:14],
         "agreements": agreement_of(annotator=annotator),
-        "topics": sorted({topic for project in projects for topic in project.topics}),
+        "consistencies": own_consistencies(annotator=annotator),
+        "topics": topics_to_avoid(workspace=workspace),
         "avoids": annotator.avoids,
+        "keys": HotkeysForm(initial=as_initial(hotkeys_of(user=request.user))),
     }
     return render(request, "annotate/my_work.html", context)
 
@@ -83,7 +93,9 @@ def revise(request: MemberRequest, pk: int) -> HttpResponse:
     """Another answer in place of one that stands, as it was shown then."""
     annotator = annotator_for(user=request.user, workspace=request.membership.workspace)
     related = ("comparison__project", "comparison__prompt", "assignment__guideline")
-    own = Judgment.objects.current().filter(annotator=annotator, assignment__isnull=False)
+    own = Judgment.objects.standing().filter(annotator=annotator, assignment__isnull=False)
+    # A ranking is said once, and its pairs are what it says.
+    own = own.filter(comparison__group=None).exclude(answer=Answer.RANKING)
     judgment = get_object_or_404(own.select_related(*related), pk=pk)
     form = ReviseForm(request.POST or None)
     status = 200
@@ -95,6 +107,7 @@ def revise(request: MemberRequest, pk: int) -> HttpResponse:
                 answer=form.cleaned_data["answer"],
                 rationale=form.cleaned_data["rationale"],
                 idempotency_key=form.cleaned_data["key"],
+                **posted_reply(request.POST),
             )
         except AnnotateError as error:
             form.add_error(None, f"{capfirst(str(error))}.")
@@ -102,8 +115,23 @@ def revise(request: MemberRequest, pk: int) -> HttpResponse:
         else:
             messages.success(request, "Revised. Your first answer stays in the history.")
             return redirect("my_work")
-    context = {"judgment": judgment, "form": form, "key": uuid.uuid4().hex, **shown(judgment)}
+    posted = request.POST if request.method == "POST" else as_posted(judgment)
+    context: dict[str, Any] = {
+        "judgment": judgment,
+        "form": form,
+        "key": uuid.uuid4().hex,
+        "questions": questions_of(asked_of(judgment), posted),
+        **shown(judgment),
+    }
+    if form.is_bound:
+        context["said"] = request.POST.get("answer", "")
     return render(request, "annotate/revise.html", context, status=status)
+
+
+def asked_of(judgment: Judgment) -> dict[str, Any]:
+    """The form of the guidelines that were on the screen; no questions where there were none."""
+    guideline = judgment.assignment.guideline if judgment.assignment is not None else None
+    return dict(guideline.form) if guideline is not None else {}
 
 
 def shown(judgment: Judgment) -> dict[str, object]:
@@ -117,7 +145,30 @@ def shown(judgment: Judgment) -> dict[str, object]:
     choices = [each for each in WORDS.items() if offered.get(each[0], True)]
     a, b = (response.text for response in comparison.pair)
     left, right = (b, a) if judgment.swapped else (a, b)
-    return {"choices": choices, "said": to_screen(judgment), "left": left, "right": right}
+    texts = {"left": left, "right": right}
+    return {"choices": choices, "said": to_screen(judgment), "texts": texts, **texts}
+
+
+@require_POST
+@requires(Role.ANNOTATOR)
+def hotkeys(request: MemberRequest) -> HttpResponse:
+    """A person's keys, from the plain form or from the judging screen."""
+    form = HotkeysForm(request.POST)
+    problem = ""
+    if form.is_valid():
+        try:
+            keep_hotkeys(user=request.user, **form.wishes())
+        except AnnotateError as error:
+            problem = f"{capfirst(str(error))}."
+    else:
+        problem = " ".join(str(each) for errors in form.errors.values() for each in errors)
+    if by_module(request):
+        return JsonResponse({"problem": problem}, status=422 if problem else 200)
+    if problem:
+        messages.error(request, problem)
+    else:
+        messages.success(request, "Saved. Your keys are the same wherever you sign in.")
+    return redirect(f"{reverse('my_work')}#keys")
 
 
 @require_POST
@@ -130,5 +181,5 @@ def avoid(request: MemberRequest) -> HttpResponse:
     except AnnotateError as error:
         messages.error(request, f"{capfirst(str(error))}.")
     else:
-        messages.success(request, "Saved. Projects about these show you nothing.")
+        messages.success(request, "Saved. You are shown nothing about these.")
     return redirect("my_work")

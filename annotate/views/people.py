@@ -28,8 +28,7 @@ from rlhf_platform.accounts.models import Role
 def terms(request: MemberRequest, slug: str) -> HttpResponse:
     """Who judges here, how much, and what they are told first."""
     found = project_of(request, slug)
-    workspace = request.membership.workspace
-    form = TermsForm(request.POST or None, workspace=workspace, initial=terms_of(found))
+    form = TermsForm(request.POST or None, project=found, initial=terms_of(found))
     if request.method == "POST" and form.is_valid():
         try:
             update_terms(project=found, **form.cleaned_data)

@@ -21,6 +21,7 @@ from annotate.forms import (
 )
 from annotate.models import Flag, Guideline, Project
 from annotate.question_forms import QuestionsForm, as_fields
+from annotate.selectors.consistency import consistency_of
 from annotate.selectors.flags import flags_of
 from annotate.selectors.forecast import project_forecast
 from annotate.selectors.label_quality import label_quality
@@ -87,6 +88,7 @@ def project(request: MemberRequest, slug: str) -> HttpResponse:
         "forecast": project_forecast(project=found),
         "agreement": remembered_agreement(project=found),
         **trust_of(found),
+        "consistency": consistency_of(project=found),
         "paces": paces,
         "fastest": max((pace.judgments_per_hour or 0 for pace in paces), default=0),
         "matrix": matrix,

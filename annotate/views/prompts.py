@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from django.core.paginator import Paginator
 from django.db.models import Count
 from django.http import HttpResponse
@@ -9,8 +11,10 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from annotate.errors import AnnotateError
+from annotate.formats.topics import MAX_TOPIC
 from annotate.forms import ImportPromptsForm
 from annotate.models import PromptSet
+from annotate.selectors.topics import topics_of_set
 from annotate.services.ingest import import_prompts
 from annotate.uploads import received
 from rlhf_platform.accounts.access import MemberRequest, requires
@@ -49,6 +53,15 @@ def prompt_sets(request: MemberRequest) -> HttpResponse:
 @requires(Role.RESEARCHER)
 def prompt_set(request: MemberRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(PromptSet, pk=pk, workspace=request.membership.workspace)
-    entries = found.entries.select_related("prompt")
-    page = Paginator(entries, PER_PAGE).get_page(request.GET.get("page"))
-    return render(request, "annotate/prompt_set.html", {"set": found, "page": page})
+    entries = found.entries.select_related("prompt").prefetch_related("prompt__topics")
+    topic = request.GET.get("topic", "")[:MAX_TOPIC]
+    if topic:
+        entries = entries.filter(prompt__topics__name=topic)
+    context = {
+        "set": found,
+        "page": Paginator(entries, PER_PAGE).get_page(request.GET.get("page")),
+        "topic": topic,
+        "topics": topics_of_set(prompt_set=found),
+        "query": f"{urlencode({'topic': topic})}&" if topic else "",
+    }
+    return render(request, "annotate/prompt_set.html", context)

@@ -14,11 +14,14 @@ from typing import Any
 from django.http import QueryDict
 
 from annotate.errors import AnnotateError
+from annotate.models import Judgment
 from annotate.services.questions import (
     MAX_RATIONALE,
     MAX_REWRITE,
     SIDES,
     is_asked,
+    screen_details,
+    screen_strength,
     shown_after,
 )
 from annotate.services.rankings import Shown, ranking_from_ranks
@@ -252,6 +255,26 @@ def posted_reply(post: QueryDict) -> dict[str, Any]:
         details["ranking"] = ranking_from_ranks(posted_ranks(post))
     strength = post.get("strength", "")
     return {"strength": number(strength, "strength") if strength else None, "details": details}
+
+
+def as_posted(judgment: Judgment) -> QueryDict:
+    """The inverse of `posted_reply`: the fields that would say what a judgment says."""
+    post, details = QueryDict(mutable=True), screen_details(judgment)
+    post["rationale"] = judgment.rationale
+    post["strength"] = f"{screen_strength(judgment) or ''}"
+    for name, said in details.get("aspects", {}).items():
+        post[f"aspect:{name}"] = said
+    for side, ratings in details.get("ratings", {}).items():
+        for name, said in ratings.items():
+            post[f"rating:{side}:{name}"] = f"{said}"
+    post.setlist("reasons", details.get("reasons", []))
+    if rewrite := details.get("rewrite"):
+        post["rewrite"], post["rewrite_of"] = rewrite["text"], rewrite["of"]
+    if spans := details.get("spans"):
+        post["spans"] = json.dumps(spans)
+    if details.get("known_model"):
+        post["known_model"] = "true"
+    return post
 
 
 def posted_ranks(post: QueryDict) -> dict[int, int]:

@@ -42,7 +42,7 @@ def test_a_page_of_the_list_costs_the_same_for_any_number_of_rows(
     for number in range(30):
         make_comparison(project, prompt=f"{number}?")
     client.force_login(people.rita)
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(10):
         page = client.get("/projects/helpful/comparisons/?page=2").content.decode()
     assert "Page 2 of 2" in page
     assert client.get("/projects/helpful/comparisons/?page=zebra").status_code == 200

@@ -44,7 +44,7 @@ def test_the_fresh_prompts_are_new() -> None:
         for name in FILES[:2]
         for record in read_pairs(DEMO_DATA / name, "auto")[0]
     }
-    assert not used & {messages[-1]["content"].strip().lower() for messages in fresh}
+    assert not used & {one.messages[-1]["content"].strip().lower() for one in fresh}
 
 
 def test_the_licences_are_beside_the_rows() -> None:

@@ -6,12 +6,17 @@ import pytest
 from django.test import Client
 
 from annotate.errors import AnnotateError, KeyReused, LimitReached, NotNamed, ProjectClosed
+from annotate.formats.rankings import RankingRecord
 from annotate.models import Annotator, Answer, Judgment, Participation, Project, Report
+from annotate.selectors.my_work import judgments_of
 from annotate.services.judging import submit_judgment
 from annotate.services.participation import accept_consent, set_avoided, update_terms
 from annotate.services.prefetching import lease_ahead
+from annotate.services.projects import create_project
+from annotate.services.rankings import store_rankings
 from annotate.services.revising import revise_judgment
 from annotate.services.serving import annotator_for, next_assignment
+from annotate.views.questions import as_posted, posted_reply
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
 from tests.people import People
 
@@ -124,6 +129,71 @@ def test_revising_adds_a_row_within_the_window(project: Project, bob: Annotator)
         revise_judgment(**{**said, "judgment": later, "annotator": other, "idempotency_key": "x"})
 
 
+def test_what_the_form_asks_is_filled_in_as_it_was_said_and_revised_with_the_answer(
+    people: People, client: Client
+) -> None:
+    form = {
+        "strength": 8,
+        "aspects": [{"name": "helpful"}],
+        "ratings": [{"name": "overall", "low": 1, "high": 5}],
+        "reasons": ["tone", "facts"],
+        "rationale": "required",
+        "rewrite": "optional",
+        "spans": ["error"],
+        "known_model": True,
+    }
+    project = create_project(workspace=people.workspace, name="Full", slug="full", form=form)
+    make_comparison(project, a="one", b="two")
+    bob = annotator_for(user=people.bob, workspace=people.workspace)
+    held = next_assignment(project=project, annotator=bob)
+    assert held is not None
+    details = {
+        "aspects": {"helpful": "left"},
+        "ratings": {"left": {"overall": 4}, "right": {"overall": 2}},
+        "reasons": ["facts"],
+        "rewrite": {"of": "left", "text": "better"},
+        "spans": [{"on": "right", "start": 0, "end": 2, "category": "error"}],
+        "known_model": True,
+    }
+    first = submit_judgment(
+        assignment=held, annotator=bob, answer="left", idempotency_key="k",
+        rationale="clearer", strength=-3, details=details,
+    )  # fmt: skip
+    client.force_login(people.bob)
+    address = f"/my-work/{first.pk}/"
+    page = client.get(address)
+    posted = as_posted(first)
+    assert posted_reply(posted) == {"strength": -3, "details": details}
+    for said in ("clearer", "better", 'value="-3" data-key="2" checked'):
+        assert said in page.content.decode()
+    sent = {**posted.dict(), "answer": "left", "strength": "-1", "key": "r"}
+    refused = client.post(address, {**sent, "rationale": ""})
+    assert refused.status_code == 422
+    assert 'value="-1" data-key="4" checked' in refused.content.decode()
+    assert client.post(address, sent).status_code == 302
+    second = Judgment.objects.current().get()
+    assert (second.supersedes, second.details) == (first, first.details)
+    assert (abs(first.strength or 0), abs(second.strength or 0)) == (3, 1)
+
+
+def test_neither_a_ranking_nor_a_pair_of_it_is_revised(people: People, client: Client) -> None:
+    project = make_project(people.workspace, slug="ranked", kind="rankings")
+    messages = [{"role": "user", "content": "Which?"}]
+    store_rankings(project=project, records=[RankingRecord(1, messages, list("abcd"))])
+    bob = annotator_for(user=people.bob, workspace=people.workspace)
+    held = next_assignment(project=project, annotator=bob)
+    assert held is not None
+    submit_judgment(
+        assignment=held, annotator=bob, answer="ranking", idempotency_key="k",
+        details={"ranking": [[1], [2], [3], [4]]},
+    )  # fmt: skip
+    client.force_login(people.bob)
+    assert Judgment.objects.count() == 7
+    assert ">Revise<" not in client.get("/my-work/").content.decode()
+    for judgment in Judgment.objects.all():
+        assert client.get(f"/my-work/{judgment.pk}/").status_code == 404
+
+
 def test_my_work_holds_what_is_mine_and_nothing_else(
     people: People, client: Client, project: Project, bob: Annotator
 ) -> None:
@@ -146,6 +216,19 @@ def test_my_work_holds_what_is_mine_and_nothing_else(
     assert client.post(f"/my-work/{mine.pk}/", sent).status_code == 302
     assert Judgment.objects.current().get(annotator=bob).answer == "tie"
     assert client.post(f"/my-work/{mine.pk}/", sent).status_code == 404  # it no longer stands
+
+
+def test_a_search_finds_words_of_any_script_and_nothing_of_the_form(
+    people: People, bob: Annotator
+) -> None:
+    project = make_project(people.workspace, slug="words")
+    for text in ("怎么洗掉红酒？", 'She said "no" \\ then\nleft 🎈', "Ärger"):
+        make_judgment(make_comparison(project, prompt=text), bob)
+    for word, n in {
+        "红酒": 1, "🎈": 1, 'said "NO" \\ then\nleft': 1, "rger": 1, "Ärger": 1,
+        "user": 0, "content": 0, "u7ea2": 0, "%": 0, "白": 0,
+    }.items():  # fmt: skip
+        assert judgments_of(annotator=bob, search=word).count() == n, word
 
 
 def test_my_hours_count_time_once(
@@ -182,10 +265,12 @@ def test_an_admin_sets_the_terms_on_a_page(
     sent = {
         "restricted": "on", "named": [people.bob.pk], "quota": "50", "revise_window_h": "1",
         "topics": "violence, health", "content_warning": "Harsh.\r\nReally.", "blur": "on",
+        "repeat_every": "20", "repeat_after": "9",
     }  # fmt: skip
     assert client.post("/projects/helpful/people", sent).status_code == 302
     project.refresh_from_db()
     assert (project.quota, project.revise_window_h, project.blur) == (50, 1, True)
+    assert (project.repeat_every, project.repeat_after) == (20, 9)
     assert (project.content_warning, project.consent_version) == ("Harsh.\nReally.", 2)
     assert Participation.objects.get(named=True).annotator.user == people.bob
     wrong = client.post("/projects/helpful/people", {**sent, "quota": "0"})

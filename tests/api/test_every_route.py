@@ -44,6 +44,11 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("GET", f"{PROJECT}/progress"): Expected(403, 404),
     ("GET", f"{PROJECT}/agreement"): Expected(403, 404),
     ("GET", f"{PROJECT}/throughput"): Expected(403, 404),
+    ("GET", f"{PROJECT}/comparisons"): Expected(403, 404),
+    ("GET", f"{PROJECT}/comparisons/<int:pk>"): Expected(403, 404),
+    ("PATCH", f"{PROJECT}/comparisons/<int:pk>"): Expected(403, 404, {"topics": ["violence"]}),
+    ("GET", f"{PROJECT}/terms"): Expected(403, 404),
+    ("PATCH", f"{PROJECT}/terms"): Expected(403, 404, {"repeat_every": 20}),
     ("POST", f"{PROJECT}/imports"): Expected(403, 404),
     ("POST", f"{PROJECT}/texts"): Expected(403, 404),
     ("POST", f"{PROJECT}/rankings"): Expected(403, 404),
@@ -74,6 +79,8 @@ TABLE: dict[tuple[str, str], Expected] = {
         404, 404, {"answer": "left", "idempotency_key": "r"}
     ),
     ("GET", "my/judgments"): Expected(200, 200),
+    ("GET", "my/keys"): Expected(200, 200),
+    ("PUT", "my/keys"): Expected(200, 200, {"keys": {"skip": "x"}}),
     ("GET", "my/hours"): Expected(200, 200),
     ("GET", "prompt-sets"): Expected(403, 200),
     ("POST", "prompt-sets"): Expected(403, 415, {}),
@@ -106,10 +113,13 @@ TABLE: dict[tuple[str, str], Expected] = {
 
 
 def address(route: str, world: World) -> str:
-    kind = "judges" if "/judges/" in route else route.split("/")[0]
+    kind = next(
+        (name for name in ("judges", "comparisons") if f"/{name}/<" in route), route.split("/")[0]
+    )
     keys = {
         "tokens": world.token,
         "assignments": world.assignment,
+        "comparisons": world.assignment.comparison,
         "flags": world.flag,
         "judgments": world.assignment,  # no judgment has its key
         "snapshots": world.snapshot,
@@ -145,7 +155,8 @@ def test_strangers_outsiders_and_annotators(method: str, route: str, world: Worl
         assert found["workers"] == []
     elif method == "GET" and outside.status_code == 200 and route != "tokens":
         nothing = {"count": 0, "next": None, "previous": None, "results": []}
-        assert outside.json() in (nothing, {"days": []})
+        own_keys = {"on": True, "pace": True, "keys": {}}
+        assert outside.json() in (nothing, own_keys, {"days": []})
     inside = world.bob.send(method, place, expected.body)
     assert inside.status_code == expected.annotator, inside.content
     for reply in (outside, inside):

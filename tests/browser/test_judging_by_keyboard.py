@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 from annotate.models import Answer, Judgment
@@ -26,6 +26,9 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium was found"),
 ]
+#: How long a browser may take for one thing on a busy machine, in milliseconds.
+PATIENCE_MS = 120_000
+expect.set_options(timeout=PATIENCE_MS)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -44,6 +47,7 @@ def quiet_page(
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         options = {"viewport": {"width": 1280, "height": 800}, **options}
         opened = browser.new_page(**options)
+        opened.set_default_timeout(PATIENCE_MS)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on(
             "console",

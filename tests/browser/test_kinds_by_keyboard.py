@@ -281,7 +281,9 @@ def test_an_answer_is_revised_and_the_first_one_stays(page: Page, live_server: L
     left = page.get_by_role("radio", name="A is better")
     expect(left).to_be_checked()
     left.focus()
-    page.keyboard.press("ArrowRight")  # to the one beside it, "Tie"
+    page.keyboard.press("ArrowRight")  # to the one beside it
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # opens "Why?"
     page.keyboard.press("Tab")
     page.keyboard.type("on second thought")
     page.keyboard.press("Tab")

@@ -7,12 +7,20 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
-from annotate.models import Comparison
+from annotate.formats.rankings import RankingRecord
+from annotate.models import Comparison, Judgment
+from annotate.services.judging import submit_judgment
+from annotate.services.labels import labels_from_text
+from annotate.services.projects import create_project
+from annotate.services.rankings import store_rankings
+from annotate.services.serving import annotator_for, next_assignment
+from annotate.services.texts import store_texts
 from rlhf_platform.accounts.models import Membership, Role
 from rlhf_platform.accounts.secrets import make_sign_in_link
+from tests.annotate.services.crowd import text_record
 from tests.browser.test_judging_by_keyboard import CHROMIUM, FLAGS
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
 from tests.people import People, make_people
@@ -131,6 +139,72 @@ def test_every_page_is_quiet_accessible_and_does_not_scroll_sideways(
              .map((e) => e.textContent.trim())"""
     )
     assert width == 1280 or small == []
+
+
+FULL = {
+    "strength": 8,
+    "aspects": [{"name": "helpful"}, {"name": "correct", "definition": "No false claims."}],
+    "ratings": [{"name": "overall", "low": 1, "high": 7}],
+    "reasons": ["tone", "facts"],
+    "rationale": "required",
+    "rewrite": "optional",
+    "spans": ["error", "unsafe"],
+    "known_model": True,
+    "conditions": [{"show": "reasons", "when": {"answer": ["tie"]}}],
+}
+
+
+def make_kinds(people: People) -> Judgment:
+    """A project of every kind: plain, full, ranked, labels. Gives a judgment of Alice's."""
+    plain = make_project(people.workspace, slug="plain")
+    alice = annotator_for(user=people.alice, workspace=people.workspace)
+    for number in range(2):
+        make_comparison(plain, prompt=f"{number}?", a=UGLY)
+    held = next_assignment(project=plain, annotator=alice)
+    assert held is not None
+    judgment = submit_judgment(assignment=held, annotator=alice, answer="left", idempotency_key="k")
+    full = create_project(workspace=people.workspace, name="Full", slug="full", form=FULL)
+    make_comparison(full, a=UGLY, b="short")
+    ranked = create_project(
+        workspace=people.workspace, name="Ranked", slug="ranked", kind="rankings"
+    )
+    messages = [{"role": "user", "content": "Which?"}]
+    texts = [UGLY, "", *"abcdefg"]
+    store_rankings(project=ranked, records=[RankingRecord(1, messages, texts)])
+    labels = labels_from_text("good: as it should be\nbad")
+    named = create_project(
+        workspace=people.workspace, name="Labels", slug="labels", kind="labels", labels=labels
+    )
+    store_texts(project=named, records=[text_record(1)])
+    return judgment
+
+
+def test_every_kind_of_answer_is_asked_on_a_screen_that_is_accessible(
+    page: Page, live_server: LiveServer
+) -> None:
+    people = make_people()
+    judgment = make_kinds(people)
+    enter(page, live_server, people)
+    kinds = ("plain", "full", "ranked", "labels")
+    for address in (
+        *(f"/judge/{kind}/" for kind in kinds),
+        *(f"/projects/{kind}/settings" for kind in kinds),
+        f"/my-work/{judgment.pk}/",
+    ):
+        page.set_viewport_size({"width": 1280, "height": 844})
+        page.goto(live_server.url + address)
+        if address == "/judge/full/":  # a diff, a mark, and what is chosen
+            page.locator("#judge[data-ready]").wait_for()
+            page.keyboard.press("1")
+            page.locator("textarea[name=rewrite]").press_sequentially("new")
+            page.locator(".markable[data-side=right]").focus()
+            page.keyboard.press("Shift+ArrowRight")
+            page.keyboard.press("Space")
+            expect(page.locator(".marks li")).to_have_count(1)
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
+            assert violations(page) == [], (address, width)
 
 
 def test_a_running_round_changes_under_the_readers_eyes(

@@ -17,7 +17,6 @@ from training.engine.__main__ import main
 from training.engine.config import BaseConfig
 from training.engine.domain import (
     GENERAL,
-    STRETCH,
     Distance,
     TextMeasure,
     decoded,
@@ -28,12 +27,12 @@ from training.engine.domain import (
     signals,
     spread,
     standard_error,
-    stretches,
     text_measure,
     words,
 )
 from training.engine.errors import BaseModelError, DataError
 from training.engine.models import Base, load_base
+from training.engine.stretches import STRETCH, stretches
 
 ROOT = Path(__file__).resolve().parents[2]
 KNOWN = " ".join(["w1", "w2"] * 300)

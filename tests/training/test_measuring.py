@@ -12,7 +12,8 @@ from tests.api.world import caller
 from tests.people import People
 from tests.training.rows import make_version
 from tests.training.test_launching_runs import make_text_set
-from training.engine.domain import STRETCH, STRETCHES, Distance, Signal, TextMeasure
+from training.engine.domain import Distance, Signal, TextMeasure
+from training.engine.stretches import STRETCH, STRETCHES
 from training.errors import CannotLaunch
 from training.models import Job, ModelVersion
 from training.services import queueing

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.engine.errors import BaseModelError, DataError
+from training.engine.stretches import STRETCHES, stretches
 
 if TYPE_CHECKING:
     from training.engine.models import Base
@@ -38,8 +39,6 @@ GENERAL = Path(__file__).with_name("general.txt")
 WINDOW, WINDOWS = 256, 16
 #: Less text than this says more about the sample than about the domain.
 LEAST_TOKENS = 2 * WINDOW
-#: Characters of a text that are looked at: so many stretches of so many, spread evenly.
-STRETCHES, STRETCH = 40, 10_000
 #: The most frequent distinct words that are looked up in the vocabulary.
 WORDS = 5_000
 LARGEST_FILE = 256 * 2**20
@@ -252,14 +251,6 @@ def text_measure(texts: Sequence[str], base: Base, named: str) -> TextMeasure:
         whole_words=whole_words(base, counts),
         lost_tokens=lost_tokens(base, [i for ids, _ in encoded for i in ids]),
     )
-
-
-def stretches(text: str, most: int) -> list[str]:
-    """The text, or so many stretches of it, spread evenly."""
-    if len(text) <= most * STRETCH:
-        return [text]
-    step = (len(text) - STRETCH) / max(1, most - 1)
-    return [text[round(i * step) : round(i * step) + STRETCH] for i in range(most)]
 
 
 def words(text: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ from training.engine.planner_memory import (
     weight_bytes,
     with_runtime,
 )
-from training.engine.planner_own import MACHINE, OWN
+from training.engine.planner_own import MACHINE, MEASURED
 from training.engine.planner_shapes import BaseShape, Linear, packaged_shape, shape_of
 
 #: How far a peak may be off before it counts as a miss.
@@ -160,9 +160,9 @@ def rows() -> list[Row]:
 
 def own() -> Iterator[Row]:
     """Our own runs, above the memory after imports."""
-    for run in OWN:
-        source = f"measured: {MACHINE}"
-        yield Row("own", run.case, round(run.above_mb), run.planned_mb, "MB", source)
+    for run in MEASURED:
+        above, source = round(run.above_mb), f"measured: {MACHINE}"
+        yield Row("own", run.case, above, run.planned_mb, "MB", source, remark=run.remark)
 
 
 def exact(case: str, expected: float, got: float, unit: str, source: str, digits: int = 0) -> Row:

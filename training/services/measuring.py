@@ -19,10 +19,10 @@ from typing import Any
 from django.db import transaction
 
 from rlhf_platform.accounts.models import Workspace
-from training.engine.domain import STRETCH, STRETCHES, stretches
 from training.engine.errors import BaseModelError
 from training.engine.packaged import PACKAGED
 from training.engine.planner_shapes import packaged_shape
+from training.engine.stretches import STRETCH, STRETCHES, stretches
 from training.errors import CannotLaunch, LostLease
 from training.models import Job, ModelVersion, TextSet
 from training.selectors.plans import version_shape

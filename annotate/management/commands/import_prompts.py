@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 from annotate.management.base import FriendlyCommand, list_rows
 from annotate.models import PromptSet
 from annotate.selectors.lookup import find_workspace
-from annotate.services.ingest import prompts_in, store_prompt_set
+from annotate.services.ingest import prompts_in, store_prompt_records
 
 
 class Command(FriendlyCommand):
@@ -36,15 +36,15 @@ class Command(FriendlyCommand):
 
     def work(self, **options: Any) -> None:
         workspace = find_workspace(options["workspace"])
-        conversations, bad = prompts_in(path=options["file"], skip_bad=options["skip_bad"])
-        prompt_set = store_prompt_set(
+        records, bad = prompts_in(path=options["file"], skip_bad=options["skip_bad"])
+        prompt_set = store_prompt_records(
             workspace=workspace,
-            conversations=conversations,
+            records=records,
             name=options["name"],
             use=options["use"],
         )
         count = prompt_set.entries.count()
         self.stdout.write(f"prompt set {prompt_set} ({prompt_set.use}): {count} prompts")
-        if len(conversations) > count:
-            self.stdout.write(f"  {len(conversations) - count} rows repeat a prompt")
+        if len(records) > count:
+            self.stdout.write(f"  {len(records) - count} rows repeat a prompt")
         list_rows(self.stdout, "left out", bad)

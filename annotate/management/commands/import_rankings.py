@@ -18,7 +18,8 @@ class Command(FriendlyCommand):
             "file",
             type=Path,
             help="JSON lines or Parquet; columns prompt (or instruction) and responses (a list of "
-            "texts) or completions (UltraFeedback's)",
+            "texts) or completions (UltraFeedback's); with an order: ranks (a number each, 1 is "
+            "best) and annotator",
         )
         parser.add_argument("--project", required=True, help="short name of a project of rankings")
         parser.add_argument(
@@ -36,5 +37,10 @@ class Command(FriendlyCommand):
         self.stdout.write(
             f"rankings: {report.rankings_new} new, {report.rankings_seen} already there"
         )
+        if report.judgments_new or report.judgments_seen:
+            self.stdout.write(
+                f"orders: {report.judgments_new} new, {report.judgments_seen} already there"
+            )
         list_rows(self.stdout, "left out", report.bad_rows)
+        list_rows(self.stdout, "contradicts an earlier order, not stored", report.contradictions)
         self.stdout.write(f"next: judge them at /judge/{project.slug}/")

@@ -6,14 +6,38 @@ const FIRST = {
   diff: "d", zoom: "z", guidelines: "g", help: "?",
 };
 
-let wishes = { on: true, pace: true, keys: {} };
-try { wishes = { ...wishes, ...JSON.parse(localStorage.getItem(PLACE)) }; } catch { /* as they were at first */ }
+// The server keeps them with the person; this browser holds what it has not been told yet.
+const form = document.getElementById("keys-form");
+const { person } = form.dataset;
+const told = JSON.parse(document.getElementById("hotkeys").textContent);
+let wishes = { on: told.on, pace: told.pace, keys: told.keys };
+
+let local = null;
+try { local = JSON.parse(localStorage.getItem(PLACE)); } catch { /* as the server says */ }
+// Before there was a server to tell, nothing said whose they were.
+if (local && (local.person ?? person) === person && (local.untold || !told.kept)) {
+  wishes = { on: local.on ?? true, pace: local.pace ?? true, keys: local.keys ?? {} };
+  tell();
+}
 
 const keyOf = (act) => wishes.keys[act] ?? FIRST[act];
 const shown = (key) => (key.length === 1 ? key.toUpperCase() : key);
 
-function keep() {
-  try { localStorage.setItem(PLACE, JSON.stringify(wishes)); } catch { /* for this page only */ }
+function store(untold) {
+  try { localStorage.setItem(PLACE, JSON.stringify({ person, untold, ...wishes })); } catch { /* for this page only */ }
+}
+
+/** Tell the server; without a network it is told when the screen is opened next. */
+async function tell() {
+  store(true);
+  const sent = JSON.stringify(wishes);
+  const body = new URLSearchParams({ csrfmiddlewaretoken: form.elements.csrfmiddlewaretoken.value, ...wishes.keys });
+  for (const name of ["on", "pace"]) if (wishes[name]) body.set(name, "on");
+  try {
+    const reply = await fetch(form.action, { method: "POST", body, headers: { "X-Requested-With": "fetch" } });
+    // Not when something else was chosen meanwhile: that is told by itself.
+    if (reply.ok && !reply.redirected && sent === JSON.stringify(wishes)) store(false);
+  } catch { /* kept here until then */ }
 }
 
 /** Whether a key may mean something by itself; arrows and Enter always do. */
@@ -70,7 +94,7 @@ export function settings(dialog) {
         if (key && !taken) wishes.keys[set] = key;
         if (taken) problem.textContent = `${shown(key)} is taken already; give that one another key first.`;
       }
-      keep();
+      tell();
       fill();
     };
     input.addEventListener("focus", () => input.select?.());
@@ -83,7 +107,7 @@ export function settings(dialog) {
     input.addEventListener(input.type === "checkbox" ? "change" : "input", () => change(input.value.slice(-1)));
     input.addEventListener("blur", fill);
   }
-  dialog.querySelector("#keys-form").addEventListener("submit", (event) => event.preventDefault());
-  dialog.querySelector("#keys-reset").addEventListener("click", () => { wishes = { on: true, pace: true, keys: {} }; keep(); fill(); });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  dialog.querySelector("#keys-reset").addEventListener("click", () => { wishes = { on: true, pace: true, keys: {} }; tell(); fill(); });
   fill();
 }

@@ -159,6 +159,15 @@ class Endpoint(GenericAPIView[Any]):
             raise ValidationError({field: [f"This workspace has no {missing(rows, keys)}."]})
         return found
 
+    def member(self, field: str, address: str) -> User:
+        """The member of this workspace that a body names by their address. Raises ValidationError
+        for the field."""
+        members = User.objects.filter(memberships__workspace=self.workspace)
+        found = members.filter(email__iexact=address).first()
+        if found is None:
+            raise ValidationError({field: [f"This workspace has no member {json.dumps(address)}."]})
+        return found
+
     def page(
         self, rows: models.QuerySet[Any], kind: type[serializers.BaseSerializer[Any]]
     ) -> Response:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from annotate.formats.prompts import read_prompts
+from annotate.formats.prompts import PromptRecord, read_prompts
 from tests.data import write_rows
 
 ASKED = [{"role": "user", "content": "What is red?"}]
@@ -23,21 +23,21 @@ ASKED = [{"role": "user", "content": "What is red?"}]
 )
 def test_every_shape_of_a_prompt(tmp_path: Path, row: Any) -> None:
     found = read_prompts(write_rows(tmp_path / "f.jsonl", [row]))
-    assert found == ([ASKED], [])
+    assert found == ([PromptRecord(ASKED)], [])
 
 
 @pytest.mark.parametrize("where", [{"input": "tomato"}, {"instances": [{"input": "tomato"}]}])
 def test_an_instruction_is_followed_by_its_input(tmp_path: Path, where: dict[str, Any]) -> None:
     row = {"instruction": "What colour?"} | where
     found = read_prompts(write_rows(tmp_path / "f.jsonl", [row]))
-    assert found[0][0][0]["content"] == "What colour?\n\ntomato"
+    assert found[0][0].messages[0]["content"] == "What colour?\n\ntomato"
 
 
 def test_a_text_file_holds_a_prompt_a_line(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("What is red?\n\nWhat is blue?\n", encoding="utf-8")
     prompts, bad = read_prompts(path)
-    assert [messages[0]["content"] for messages in prompts] == ["What is red?", "What is blue?"]
+    assert [one.messages[0]["content"] for one in prompts] == ["What is red?", "What is blue?"]
     assert bad == []
 
 

@@ -29,7 +29,8 @@ def overlap_holds(comparison: Comparison) -> bool:
     """judged + leased + slots = overlap, where judged counts the judgments that stand."""
     comparison.refresh_from_db()
     judged = Judgment.objects.current().filter(comparison=comparison).count()
-    states = list(comparison.assignments.values_list("state", flat=True))
+    holding = comparison.assignments.filter(is_repeat=False)
+    states = list(holding.values_list("state", flat=True))
     assert states.count(Assignment.State.JUDGED) == judged
     leased = states.count(Assignment.State.LEASED)
     return judged + leased + comparison.slots == comparison.project.overlap

@@ -51,13 +51,19 @@ STEPS = st.tuples(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(overlap=st.integers(1, 3), steps=st.lists(STEPS, max_size=25))
+@given(
+    overlap=st.integers(1, 3),
+    steps=st.lists(STEPS, max_size=25),
+    repeats=st.sampled_from([None, 2]),
+)
 def test_no_place_is_lost_or_made_by_any_sequence_of_requests(
-    people: People, overlap: int, steps: list[tuple[str, int, int]]
+    people: People, overlap: int, steps: list[tuple[str, int, int]], repeats: int | None
 ) -> None:
     with transaction.atomic():
-        project = make_project(people.workspace, overlap=overlap)
-        comparisons = [make_comparison(project, prompt=f"{n}?") for n in range(2)]
+        project = make_project(
+            people.workspace, overlap=overlap, repeat_every=repeats, repeat_after=1
+        )
+        comparisons = [make_comparison(project, prompt=f"{n}?") for n in range(4)]
         crowd = [make_annotator(people.workspace, name=f"person {n}") for n in range(3)]
         held: list[list[Assignment]] = [[] for _ in crowd]
         for number, (step, who, which) in enumerate(steps):

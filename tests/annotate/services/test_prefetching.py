@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from annotate.errors import AnnotateError, LeaseLost, ProjectClosed
-from annotate.models import Annotator, Assignment, Comparison, Judgment, Project
+from annotate.models import Annotator, Assignment, Comparison, Judgment, Participation, Project
 from annotate.services.judging import submit_judgment, undo_judgment
 from annotate.services.prefetching import (
     AHEAD_MOST,
@@ -18,6 +18,7 @@ from annotate.services.prefetching import (
     lease_ahead,
     show_assignment,
 )
+from annotate.services.searching import waiting
 from annotate.services.serving import expire_leases, next_assignment, skip_assignment
 from tests.annotate.services.crowd import in_parallel
 from tests.annotate.services.leases import overlap_holds, run_out
@@ -243,3 +244,34 @@ def test_overlap_is_exact_while_eight_people_hold_screens_ahead() -> None:
     assert Judgment.objects.count() == 120
     assert {each.judgments.count() for each in Comparison.objects.all()} == {3}
     assert not Assignment.objects.filter(state="leased").exists()
+
+
+def test_what_is_leased_ahead_begins_at_the_remembered_place(people: People) -> None:
+    project, bob = queue(people, 20)
+    for key, comparison in enumerate(Comparison.objects.order_by("pk"), start=1):
+        Comparison.objects.filter(pk=comparison.pk).update(priority=0, random_key=key)
+    Participation.objects.create(
+        workspace=people.workspace,
+        project=project,
+        annotator=bob,
+        search_priority=0,
+        search_key=20,
+    )
+    keys = [held.comparison.random_key for held in lease_ahead(project=project, annotator=bob)]
+    # The only one behind the place, then from the start.
+    assert keys == [20, 1]
+
+
+def test_what_waits_is_counted_from_the_place_and_misses_nothing(people: People) -> None:
+    project, bob = queue(people, 5)
+    for key, comparison in enumerate(Comparison.objects.order_by("pk"), start=1):
+        Comparison.objects.filter(pk=comparison.pk).update(priority=0, random_key=key)
+    Participation.objects.create(
+        workspace=people.workspace,
+        project=project,
+        annotator=bob,
+        search_priority=0,
+        search_key=4,
+    )
+    counts = [waiting(project=project, annotator=bob, limit=limit) for limit in (2, 3, 100)]
+    assert counts == [2, 3, 5]

@@ -260,3 +260,67 @@ def test_each_kind_takes_its_own_files(people: People, tmp_path: Path) -> None:
 
 def test_equal_numbers_tie() -> None:
     assert ranking_from_ranks({1: 2, 2: 1, 4: 2}) == [[2], [1, 4]]
+
+
+def test_an_order_that_comes_along_judges_every_pair(people: People, tmp_path: Path) -> None:
+    project = make_project(people.workspace, "ranked", kind="rankings", overlap=3)
+    mixed = ["worst", "best", "poor", "good"]
+    rows = [
+        {"prompt": "One?", "responses": mixed, "ranks": [4, 1, 3, 2], "annotator": "expert"},
+        {"prompt": "One?", "responses": TEXTS, "ranks": [1, 1, None, 2.5], "annotator": "lay"},
+        {
+            "prompt": "Two?",
+            "completions": [{"response": t, "rank": n} for n, t in enumerate(TEXTS)],
+        },
+        {"prompt": "Three?", "completions": [{"response": t} for t in TEXTS]},
+    ]
+    path = write(tmp_path, *rows)
+    report = import_rankings(project=project, path=path)
+    assert (report.rankings_new, report.judgments_new, report.contradictions) == (3, 3, [])
+    experts = Judgment.objects.filter(annotator__external_name="expert")
+    assert experts.count() == 1 + 6
+    said = {
+        frozenset(r.text for r in row.comparison.pair): row
+        for row in experts.exclude(answer="ranking").select_related("comparison")
+    }
+    for better, worse in combinations(TEXTS, 2):
+        row = said[frozenset([better, worse])]
+        a, b = row.comparison.pair
+        assert {"a": a.text, "b": b.text}[row.answer] == better
+        assert (row.swapped, row.assignment) == (None, None)
+    lay = Judgment.objects.filter(annotator__external_name="lay")
+    assert sorted(lay.values_list("answer", flat=True).exclude(answer="ranking")).count("tie") == 1
+    assert lay.count() == 1 + 3
+    assert Judgment.objects.filter(annotator__external_name="import:ranks").count() == 7
+    # They fill places, as imported judgments of comparisons do.
+    queued = Comparison.objects.filter(project=project, group=None)
+    assert sorted(queued.values_list("slots", flat=True)) == [1, 2, 3]
+    assert project_agreement(project=project).n_annotators == 2
+    again = import_rankings(project=project, path=path)
+    assert (again.judgments_new, again.judgments_seen) == (0, 3)
+    other = write(tmp_path, {**rows[0], "ranks": [1, 2, 3, 4]})
+    contradiction = import_rankings(project=project, path=other)
+    assert [str(row) for row in contradiction.contradictions] == [
+        "line 1: expert ranked these otherwise before"
+    ]
+    assert experts.count() == 7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"ranks": [1, 2, 3]}, "not a list of 4 numbers"),
+        ({"ranks": "1234"}, "not a list of 4 numbers"),
+        ({"ranks": [1, 2, 3, "4"]}, "the rank of response 4 is '4', not a number"),
+        ({"ranks": [1, 2, 3, True]}, "the rank of response 4 is True"),
+        ({"ranks": [1, None, None, None]}, "fewer than two"),
+        ({"ranks": [1, 2, 3, 4], "annotator": " "}, "annotator must have 1 to 200"),
+    ],
+)
+def test_ranks_that_order_nothing_are_refused(
+    people: People, tmp_path: Path, wrong: dict[str, Any], reason: str
+) -> None:
+    project = make_project(people.workspace, "ranked", kind="rankings")
+    path = write(tmp_path, {"prompt": "One?", "responses": TEXTS, **wrong})
+    with pytest.raises(ImportRefused, match=reason):
+        import_rankings(project=project, path=path)
