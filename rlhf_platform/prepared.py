@@ -108,7 +108,7 @@ class PreparedUpdate(Statement):
         self._changes = changes
 
     def query(self, queryset: models.QuerySet[Any]) -> Any:
-        query = queryset.query.chain(UpdateQuery)
+        query = cast(UpdateQuery, queryset.query.chain(UpdateQuery))
         query.add_update_values(self._changes)
         return query
 

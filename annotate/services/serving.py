@@ -173,14 +173,16 @@ def on_screen(assignment: Assignment | None, project: Project) -> Assignment | N
     return assignment
 
 
-#: For the rest of the transaction: read the queue in its index's order. Without fresh statistics,
-#: as after an import, PostgreSQL would read all that is open and sort it.
+#: For the rest of the transaction: read the queue in its index's order, and texts by their keys.
+#: Without fresh statistics, as after an import, PostgreSQL would read all that is open and sort it;
+#: it does not see that one row is wanted, and reads the tables of texts whole.
 IN_ORDER = {
     "postgresql": {
-        "in_order": Func(
-            Value("enable_sort"), Value("off"), Value(True),
+        f"no_{name}": Func(
+            Value(f"enable_{name}"), Value("off"), Value(True),
             function="set_config", output_field=TextField(),
         )
+        for name in ("sort", "seqscan")
     }
 }  # fmt: skip
 

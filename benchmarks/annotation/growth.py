@@ -17,13 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
+
 from benchmarks.annotation.pairs import ROOT
-from benchmarks.annotation.server import database
+from benchmarks.annotation.server import cpu_s, database
 
 PLANS = ROOT / "var" / "bench" / "growth"
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -122,17 +124,17 @@ def fill(size: int, left_s: float) -> tuple[Any, Any]:
         cursor.execute(f"""
             INSERT INTO annotate_assignment (workspace_id, comparison_id, annotator_id, state,
                 swapped, "order", sides_ahead, screen_version, leased_at, shown_at, expires_at,
-                skip_reason, skip_note)
+                skip_reason, skip_note, is_repeat)
             SELECT {w}, id, {who}, 'judged', false, '[]', '', 1, CURRENT_TIMESTAMP,
-                CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '', ''
+                CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '', '', false
             FROM annotate_comparison WHERE project_id = {p} AND random_key < {cut}
             ORDER BY random_key""")
         cursor.execute(f"""
             INSERT INTO annotate_judgment (workspace_id, comparison_id, annotator_id, assignment_id,
                 answer, label, swapped, rationale, details, idempotency_key, body_digest,
-                created_at)
+                created_at, is_repeat)
             SELECT {w}, comparison_id, {who}, id, 'a', '', false, '', '{{}}',
-                'filled ' || comparison_id, '', CURRENT_TIMESTAMP
+                'filled ' || comparison_id, '', CURRENT_TIMESTAMP, false
             FROM annotate_assignment WHERE annotator_id = {who}""")
         cursor.execute(CHECKED[connection.vendor])
         cursor.execute("ANALYZE")
@@ -168,9 +170,11 @@ def measure(size: int, project: Any, person: Any) -> dict[str, Any]:
     from annotate.services.judging import submit_judgment
     from annotate.services.serving import next_assignment
 
-    seconds, processor = [], []
+    seconds, processor, backend = [], [], 0.0
     held = next_assignment(project=project, annotator=person)
     for number in range(WARM + TIMED):
+        if number == WARM:
+            backend = backend_cpu_s()
         assert held is not None, "the queue is not empty"
         before, used = time.perf_counter(), time.process_time()
         submit_judgment(
@@ -180,6 +184,7 @@ def measure(size: int, project: Any, person: Any) -> dict[str, Any]:
         if number >= WARM:
             seconds.append(time.perf_counter() - before)
             processor.append(time.process_time() - used)
+    backend = backend_cpu_s() - backend
     submit_judgment(assignment=held, annotator=person, answer="left", idempotency_key="last")
     return {
         "database": connection.vendor,
@@ -187,8 +192,22 @@ def measure(size: int, project: Any, person: Any) -> dict[str, Any]:
         "judged": int(size * JUDGED),
         "submit and next ms": round(1000 * median(seconds), 2),
         "CPU ms": round(1000 * sum(processor) / len(processor), 2),
+        "PostgreSQL CPU ms": round(1000 * backend / TIMED, 2),
         "search": explained(size, project, person),
     }
+
+
+def backend_cpu_s() -> float:
+    """Processor seconds of the server process behind our connection; 0 on SQLite, or where it is
+    on another machine."""
+    from django.db import connection
+
+    if connection.vendor == "sqlite":
+        return 0.0
+    with connection.cursor() as cursor, suppress(psutil.NoSuchProcess):
+        cursor.execute("SELECT pg_backend_pid()")
+        return cpu_s(psutil.Process(cursor.fetchone()[0]))
+    return 0.0
 
 
 @contextmanager
