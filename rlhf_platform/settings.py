@@ -189,6 +189,7 @@ SPECTACULAR_SETTINGS = {
         "PromptSetUse": "annotate.models.PromptSet.Use",
         "RoundState": "training.models.Round.State",
         "RoundMethod": "training.models.Round.Method",
+        "TextSetKind": "training.models.TextSet.Kind",
         "RunMethod": "training.models.Run.Method",
         "JobState": "training.models.Job.State",
         "JobKind": "training.models.Job.Kind",

@@ -21,6 +21,13 @@ from training.services.versions import hub_id_of
 UNKNOWN = ("", "not known")
 
 
+class TextSetField(forms.ModelChoiceField):
+    def label_from_instance(self, obj: TextSet) -> str:
+        return (
+            f"{obj}: {obj.get_kind_display().lower()}, {obj.n_train} and {obj.n_held_out} held out"
+        )
+
+
 class SingleRunForm(forms.Form):
     """One method, what it starts from, what it reads."""
 
@@ -37,13 +44,22 @@ class SingleRunForm(forms.Form):
         widget=forms.TextInput(attrs={"spellcheck": "false", "autocomplete": "off"}),
     )
     snapshot = forms.ModelChoiceField(
-        Snapshot.objects.none(), required=False, help_text="For all but continued pretraining."
+        Snapshot.objects.none(),
+        required=False,
+        help_text="Labels for classification, compared answers for the others that read one.",
     )
-    text_set = forms.ModelChoiceField(
+    text_set = TextSetField(
         TextSet.objects.none(),
         required=False,
         label="Text set",
-        help_text="For continued pretraining; manage.py import_text_set makes one.",
+        help_text="Instead of a snapshot: documents for pretraining, labelled texts for "
+        "classification, conversations for fine-tuning, questions for answering and comparisons.",
+    )
+    documents = TextSetField(
+        TextSet.objects.none(),
+        required=False,
+        label="Documents to look things up in",
+        help_text="For answering and comparisons; without any there is no RAG.",
     )
     tuning = forms.ChoiceField(
         choices=[(name, f"{title}: {sentence}") for name, (title, sentence) in TUNINGS.items()],
@@ -66,6 +82,7 @@ class SingleRunForm(forms.Form):
             version=versions_of(workspace),
             snapshot=Snapshot.objects.filter(project__workspace=workspace).order_by("-pk"),
             text_set=TextSet.objects.filter(workspace=workspace).order_by("-pk"),
+            documents=TextSet.objects.filter(workspace=workspace, kind="documents").order_by("-pk"),
         )
         bases = versions_of(workspace).filter(kind=ModelVersion.Kind.BASE)
         self.fields["version"].initial = bases.last()

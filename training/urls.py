@@ -13,6 +13,7 @@ from training.views import (
     rounds,
     runs,
     single,
+    text_sets,
     versions,
 )
 
@@ -35,6 +36,8 @@ urlpatterns = [
     path("runs/new/", single.new_run, name="run_new"),
     path("runs/<int:pk>/", runs.run, name="run"),
     path("runs/<int:pk>/report", runs.report, name="run_report"),
+    path("texts/", text_sets.text_sets, name="text_sets"),
+    path("texts/<int:pk>/", text_sets.text_set, name="text_set"),
     path("models/", versions.versions, name="versions"),
     path("models/<int:pk>/", versions.version, name="version"),
     path("models/<int:pk>/push", publishing.push_model, name="push_model"),

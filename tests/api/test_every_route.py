@@ -30,6 +30,7 @@ class Expected(NamedTuple):
 
 
 ROUND = {"project": "helpful", "snapshot": 1, "method": "dpo", "reference": 1, "fresh_prompts": 1}
+RUN = {"method": "pretrain", "version": 1, "text_set": 1}
 SAMPLING = {"project": "helpful", "version": 1, "prompt_set": 1}
 PROJECT = "projects/<slug:slug>"
 #: The outsider is an admin elsewhere: lists are empty, rows are not found, bodies name nothing.
@@ -97,6 +98,8 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("POST", "rounds/<int:pk>/retry"): Expected(403, 404, {}),
     ("POST", "rounds/<int:pk>/promote"): Expected(403, 404, {}),
     ("POST", "rounds/<int:pk>/reject"): Expected(403, 404, {}),
+    ("GET", "runs"): Expected(403, 200),
+    ("POST", "runs"): Expected(403, 422, RUN),
     ("GET", "runs/<int:pk>"): Expected(403, 404),
     ("GET", "runs/<int:pk>/events"): Expected(403, 404),
     ("GET", "runs/<int:pk>/metrics"): Expected(403, 404),
@@ -106,6 +109,9 @@ TABLE: dict[tuple[str, str], Expected] = {
     ("POST", "jobs/<int:pk>/retry"): Expected(403, 404, {}),
     ("GET", "queues"): Expected(403, 200),
     ("POST", "samplings"): Expected(403, 422, SAMPLING),
+    ("GET", "text-sets"): Expected(403, 200),
+    ("POST", "text-sets"): Expected(403, 415, {}),
+    ("GET", "text-sets/<int:pk>"): Expected(403, 404),
     ("GET", "versions"): Expected(403, 200),
     ("POST", "versions"): Expected(403, 201, {"source": "demo"}),
     ("GET", "versions/<int:pk>"): Expected(403, 404),
@@ -125,6 +131,7 @@ def address(route: str, world: World) -> str:
         "snapshots": world.snapshot,
         "rounds": world.round,
         "runs": world.run,
+        "text-sets": world.text_set,
         "jobs": world.run.job,
         "versions": world.base,
         "judges": world.judge,

@@ -51,7 +51,7 @@ def test_every_operation_is_there_named_and_with_its_problems(document: dict[str
             assert {"400", "413", "415", "422"} <= set(found["responses"])
         assert {"token": []} in found["security"]
         assert {"cookieAuth": []} in found["security"]
-    assert pages == 12
+    assert pages == 14
     assert len(set(names)) == len(names) == sum(len(path) for path in document["paths"].values())
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", name) for name in names)
     problem = document["components"]["schemas"]["Problem"]

@@ -28,8 +28,10 @@ from rlhf_platform.accounts.models import ApiToken, User, Workspace
 from rlhf_platform.accounts.secrets import make_api_token
 from tests.factories import make_comparison
 from tests.people import People
-from training.models import ModelVersion, Round, Run
+from training.models import ModelVersion, Round, Run, TextSet
 from training.services.launching import launch_round
+from training.services.text_rows import Document
+from training.services.text_sets import store_text_set
 from training.services.versions import base_version
 
 BASE = "/api/v1"
@@ -74,6 +76,7 @@ class World:
     run: Run
     assignment: Assignment
     flag: Flag
+    text_set: TextSet
     judge: JudgeVersion
     token: ApiToken
 
@@ -124,6 +127,8 @@ def make_world(people: People, folder: Path) -> World:
     assert assignment is not None
     make_api_token(user=people.bob, workspace=people.workspace, name="of Bob")
     flag = flag_comparison(assignment=assignment, annotator=bob, kind="private")
+    texts = [Document("", f"Document {n} says something.") for n in range(4)]
+    text_set = store_text_set(workspace=people.workspace, documents=texts, name="texts")
     settings = {
         "url": "https://example.org/v1",
         "model": "m",
@@ -135,5 +140,16 @@ def make_world(people: People, folder: Path) -> World:
     )
     token = ApiToken.objects.get()
     return World(
-        people, project, snapshot, fresh, base, launched, run, assignment, flag, judge, token
+        people,
+        project,
+        snapshot,
+        fresh,
+        base,
+        launched,
+        run,
+        assignment,
+        flag,
+        text_set,
+        judge,
+        token,
     )

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 from annotate.formats.rankings import RankingRecord
+from annotate.formats.reading import Row
 from annotate.models import Comparison, Judgment
 from annotate.services.judging import submit_judgment
 from annotate.services.labels import labels_from_text
@@ -24,6 +25,7 @@ from tests.annotate.services.crowd import text_record
 from tests.browser.test_judging_by_keyboard import CHROMIUM, FLAGS
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
 from tests.people import People, make_people
+from tests.training import findings
 from tests.training.rows import (
     make_attempt,
     make_checkpoint,
@@ -36,7 +38,9 @@ from tests.training.rows import (
     make_version,
     write_attempt_file,
 )
-from training.models import Round, Run
+from training.models import Round, Run, TextSet
+from training.services.text_rows import Document, one_document
+from training.services.text_sets import store_text_set
 
 pytestmark = [
     pytest.mark.browser,
@@ -94,7 +98,47 @@ def make_lab(people: People) -> Run:
     make_event(run, 1, "warning", code="cut", message=UGLY)
     make_event(run, 2, "sample", step=1, prompt_id="x", prompt=[], text=UGLY)
     make_curve(run, "loss/train", 0.000001, 123456.0, -0.5)
+    make_texts(people)
+    make_findings(people)
     return run
+
+
+def make_texts(people: People) -> None:
+    """A set of every kind, each with something ugly in it."""
+    rows: dict[str, list[Row]] = {
+        "documents": [{"text": UGLY, "title": UGLY, "id": "x" * 400}],
+        "labelled": [{"text": UGLY, "label": "l" * 200}, {"text": "b", "label": "<b>bold</b>"}],
+        "questions": [
+            {"question": UGLY, "answers": [UGLY], "documents": ["x" * 400]}, {"question": "سؤال"},
+        ],
+        "conversations": [
+            {"messages": [{"role": "user", "content": UGLY}, {"role": "assistant", "content": "a"}]}
+        ],
+    }  # fmt: skip
+    for kind, given in rows.items():
+        made = [one_document(row, 1, kind) for row in given]
+        store_text_set(
+            workspace=people.workspace, kind=kind, name=kind, source="s" * 300, licence="l" * 100,
+            documents=[each for each in made if isinstance(each, Document)],
+        )  # fmt: skip
+
+
+def make_findings(people: People) -> None:
+    """A finished run of every method that shows what it found in its own way."""
+    lab = people.workspace
+    names = ["ham", "l" * 120, "<b>bold</b>", *(f"label {n}" for n in range(12))]
+    matrix = [[9 if row == k else (row + k) % 3 for k in range(15)] for row in range(15)]
+    findings.classifier(lab, names, matrix)
+    findings.pretrained(lab)
+    findings.comparison(lab, sft=UGLY)
+    passage = {"n": 1, "document": "x" * 400, "start": 0, "end": len(UGLY)}
+    rows = [
+        {"id": f"{n}", "answer": UGLY, "scores": {"f1": 0.5}, "passages": [passage],
+         "citations": [passage, {"n": 9, "document": None}]}
+        for n in range(2)
+    ]  # fmt: skip
+    questions, documents = (TextSet.objects.get(name=name) for name in ("questions", "documents"))
+    findings.answering(lab, questions, documents, rows)
 
 
 def violations(page: Page) -> list[str]:
@@ -125,7 +169,9 @@ def test_every_page_is_quiet_accessible_and_does_not_scroll_sideways(
         f"/models/{run.version.pk}/", "/jobs/", f"/jobs/{run.job.pk}/", "/members/",
         "/account/tokens/", "/judge/helpful/", "/plan/", "/help/", "/help/methods/ppo.md",
         "/advise/", "/runs/new/", "/my-work/", "/projects/helpful/people",
-        f"/snapshots/{run.round.snapshot.pk}/preflight/", "/projects/helpful/judges/",
+        f"/snapshots/{run.round.snapshot.pk}/preflight/", "/projects/helpful/judges/", "/texts/",
+        *(f"/texts/{text_set.pk}/" for text_set in TextSet.objects.all()),
+        *(f"/runs/{one.pk}/" for one in Run.objects.filter(round=None)),
     ):  # fmt: skip
         reply = page.goto(live_server.url + address)
         assert reply is not None

@@ -160,6 +160,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "version_is_a_base_an_adapter_or_a_model": ("version", {"digest": "new", "kind": "policy"}),
     "text_set_version_once": ("text_set", {}),
     "text_set_not_empty": ("text_set", {"version": 2, "n_train": 0}),
+    "text_set_kind": ("text_set", {"version": 2, "kind": "poems"}),
     "text_document_position_once": ("text_document", {}),
     "version_state": ("version", {"digest": "new", "state": NOWHERE}),
     "round_number_once": ("round", {}),

@@ -15,6 +15,7 @@ from rlhf_platform.accounts.models import Membership
 from tests.factories import make_project
 from tests.people import People
 from tests.training.rows import make_prompt_set, make_round, make_run, make_snapshot
+from tests.training.test_launching_runs import make_text_set
 from training.models import ModelVersion
 
 JUDGE = {"url": "https://example.org/v1", "model": "m", "how": "verdict", "max_new_tokens": 9}
@@ -28,6 +29,7 @@ def addresses(people: People) -> dict[str, str]:
     project = make_project(people.workspace)
     snapshot: Snapshot = make_snapshot(project)
     prompts = make_prompt_set(people.workspace)
+    texts = make_text_set(people.workspace)
     round = make_round(project, snapshot=snapshot)
     run = make_run(round, state="failed")
     pair = Comparison.objects.filter(project=project).first()
@@ -50,6 +52,7 @@ def addresses(people: People) -> dict[str, str]:
         f"/snapshots/{snapshot.pk}/preflight/": "researcher",
         f"/snapshots/{snapshot.pk}/preflight/panel": "researcher",
         f"/prompts/{prompts.pk}/": "researcher",
+        f"/texts/{texts.pk}/": "researcher",
         f"/rounds/{round.pk}/": "researcher",
         f"/rounds/{round.pk}/live": "researcher",
         f"/rounds/{round.pk}/events": "researcher",
@@ -75,6 +78,7 @@ def addresses(people: People) -> dict[str, str]:
 LISTS = {
     "/projects/": "researcher",
     "/prompts/": "researcher",
+    "/texts/": "researcher",
     "/rounds/": "researcher",
     "/plan/": "researcher",
     "/models/": "researcher",
@@ -130,7 +134,15 @@ def test_odd_numbers_and_pages_are_no_fault_of_ours(
 ) -> None:
     client.force_login(people.alice)
     for number in ("0", "9" * 12, "9" * 19, "9" * 30):
-        for place in ("rounds", "runs", "jobs", "models", "prompts", "projects/helpful/snapshots"):
+        for place in (
+            "rounds",
+            "runs",
+            "jobs",
+            "models",
+            "prompts",
+            "texts",
+            "projects/helpful/snapshots",
+        ):
             assert client.get(f"/{place}/{number}/").status_code == 404
     for page in ("0", "-1", "abc", "9" * 30, "%00", "%ff"):
         for address in LISTS:

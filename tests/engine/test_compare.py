@@ -212,3 +212,34 @@ def test_the_report_escapes_what_others_wrote() -> None:
     assert "<b>" not in html(found)
     assert "<i>" not in html(found)
     assert "1 questions stand among the examples too" in text(found)
+
+
+def test_a_run_folder_is_a_task_too(tmp_path: Path, task: dict[str, Any]) -> None:
+    """The method `compare`: the same table as its result, its stages as events, and a new attempt
+    keeps what is there."""
+    here, folder = tmp_path / "task", tmp_path / "run"
+    (folder / "data").mkdir(parents=True)
+    for name, file in (("test", "q"), ("examples", "e"), ("documents", "d")):
+        (folder / f"data/{name}.jsonl").write_text((here / f"{file}.jsonl").read_text())
+    config = {
+        "method": "compare",
+        "base": task["run"]["base"],
+        "compare": {
+            "approaches": ["prompting", "rag"], "answer": task["answer"], "rag": task["rag"],
+        },
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main(["run", str(folder)]) == 0
+    result = json.loads((folder / "result.json").read_text())
+    assert [row["status"] for row in result["comparison"]["rows"]] == ["done", "done"]
+    assert result["comparison"]["rows"][1]["retrieval"]["answer/recall"]["value"] > 0
+    assert (folder / result["report"]).is_file()
+    events = [json.loads(e) for p in folder.glob("attempts/*/events.jsonl") for e in p.open()]
+    phases = [event["name"] for event in events if event["kind"] == "phase"]
+    assert phases == ["prompting-answer", "rag-index", "rag-answer"]
+    progress = [event["step"] for event in events if event["kind"] == "progress"]
+    assert progress == [0, 1, 2, 3]
+    ledger = (folder / "compare/ledger.jsonl").read_text()
+    (folder / "result.json").unlink()
+    assert main(["run", str(folder)]) == 0
+    assert (folder / "compare/ledger.jsonl").read_text() == ledger

@@ -156,7 +156,7 @@ def test_ppo_counts_its_adapters_and_its_answers() -> None:
     )
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"answer"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"answer", "compare"}))
 def test_every_method_has_a_plan(method: str) -> None:
     for device in ("gpu", "cpu"):
         found = plan(config(method), SMOLLM2, 10**9, device=device)

@@ -25,7 +25,7 @@ from tests.faults.installation import stand_in
 from tests.hub_server import TOKEN, Hub, running_hub
 from tests.people import People
 from tests.training.rows import make_prompt_set, make_snapshot
-from tests.training.test_launching_runs import make_labelled, make_text_set
+from tests.training.test_launching_runs import make_labelled, make_quiz, make_text_set
 from training.actors import WAKE, broker
 from training.models import Job, ModelVersion, Round, Run
 from training.services import queueing
@@ -120,6 +120,8 @@ def test_every_kind_of_job(people: People, hub: Hub, settings: Settings, tmp_pat
     single = {"workspace": people.workspace, "version": base}
     launch_run(method="pretrain", text_set=texts, **single)
     launch_run(method="classify", snapshot=labels, **single)
+    for method in ("answer", "compare"):
+        launch_run(method=method, text_set=make_quiz(people.workspace), documents=texts, **single)
     methods |= work_off_twice()
     assert methods == set(Run.Method.values)
     assert set(Round.objects.values_list("state", flat=True)) == {Round.State.AWAITING_VERDICT}

@@ -13,7 +13,7 @@ from tests.engine.tiny import save_tiny
 from tests.factories import make_project
 from tests.people import People
 from tests.training.rows import make_snapshot
-from tests.training.test_launching_runs import QUICK, make_labelled, make_text_set
+from tests.training.test_launching_runs import QUICK, make_labelled, make_quiz, make_text_set
 from training.models import Job, ModelVersion, Run
 from training.services import queueing
 from training.services.executing import execute_run
@@ -62,6 +62,21 @@ def test_each_method_runs_and_registers_what_it_made(people: People, tmp_path: P
     assert tuned.output is not None
     assert tuned.output.parent == read.output
     assert tuned.config["adapter"]["init_from"]
+
+    quiz = make_quiz(workspace)
+    short = {"answer": {"max_new_tokens": 2}}
+    said = launch("answer", text_set=quiz, documents=law, version=tuned.output, config=short)
+    assert said.result is not None
+    assert said.config["answer"]["adapter"]
+    # The documents are the questions' own, so the right one is found among the three looked for.
+    assert said.result["metrics"]["answer/recall"] > 0
+    assert said.result["answer"]["retrieval"]["questions_with_documents"] == 4
+
+    tries = {**short, "approaches": ["prompting", "rag"]}
+    table = launch("compare", text_set=quiz, documents=law, config={"compare": tries})
+    assert table.output is None
+    assert table.result is not None
+    assert [row["status"] for row in table.result["comparison"]["rows"]] == ["done", "done"]
 
     measured = launch("evaluate", snapshot=compared, version=tuned.output, config={})
     assert measured.output is None

@@ -166,3 +166,21 @@ def test_a_pseudonym_holds_in_one_workspace_alone(people: People) -> None:
     elsewhere = make_annotator(people.elsewhere, name="ann")
     assert ann.pseudonym == again.pseudonym
     assert ann.pseudonym != elsewhere.pseudonym
+
+
+def test_what_a_person_said_of_a_pair_again_comes_along(project: Project) -> None:
+    for number in range(20):
+        judge(project, f"Question {number}?", "b", "a", "b")
+    snapshot = frozen(project)
+    row = snapshot.rows.filter(split="test").select_related("preference__comparison").first()
+    assert row is not None
+    comparison = row.preference.comparison
+    ann = make_annotator(project.workspace, name="ann0")
+    make_judgment(comparison, ann, "tie", is_repeat=True)
+    lines = [json.loads(line) for line in held_out_lines(snapshot=snapshot)]
+    by_pair = {line["id"]: line["judgments"] for line in lines}
+    own = [
+        each["choice"] for each in by_pair[comparison.digest] if each["annotator"] == ann.pseudonym
+    ]
+    assert own == ["chosen", "tie"]
+    assert sum(map(len, by_pair.values())) == 3 * len(by_pair) + 1

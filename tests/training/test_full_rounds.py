@@ -15,7 +15,7 @@ from tests.people import People
 from tests.training.rows import make_prompt_set, make_snapshot, make_version
 from training.engine.config import from_dict
 from training.errors import CannotLaunch
-from training.export.writers import require_adapter
+from training.export.writers import require_trained
 from training.models import Job, ModelVersion, Round, Run
 from training.selectors.plans import round_plans
 from training.services.launching import launch_round, launch_sampling
@@ -78,8 +78,9 @@ def test_it_trains_registers_and_samples_a_whole_model(
     assert later.runs.get().config["base"]["source"] == folder
     again = launch_round(method="sft", config=FULL, **{**asked, "reference": made})
     assert again.runs.get().config["base"]["source"] == folder
-    with pytest.raises(HubRefused, match="whole model"):
-        require_adapter(made)
+    require_trained(made)
+    with pytest.raises(HubRefused, match="is a base"):
+        require_trained(asked["reference"])
 
 
 @pytest.mark.django_db

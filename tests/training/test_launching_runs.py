@@ -20,8 +20,10 @@ from tests.people import People
 from tests.training.rows import make_snapshot, make_version
 from training.errors import CannotLaunch, LaunchKeyReused
 from training.models import Job, Run, TextSet
+from training.services.folders import data_lines
 from training.services.launching_runs import launch_run
-from training.services.text_sets import Document, store_text_set
+from training.services.text_rows import Document
+from training.services.text_sets import store_text_set
 from training.services.versions import base_version
 
 pytestmark = pytest.mark.django_db
@@ -31,6 +33,16 @@ QUICK = {"optim": {"batch_size": 4, "max_steps": 2}}
 def make_text_set(workspace: Workspace, *, documents: int = 6) -> TextSet:
     texts = [Document("", f"Words of document {n} go on and on.") for n in range(documents)]
     return store_text_set(workspace=workspace, documents=texts, name="law")
+
+
+def make_quiz(workspace: Workspace, *, questions: int = 8) -> TextSet:
+    """Questions of which half are asked; the documents of `make_text_set` hold the answers."""
+    asked = [
+        Document("", f"Which document is number {n}?",
+                 {"id": f"q{n}", "answers": [f"Document {n}"], "documents": [f"{n % 6}"]})
+        for n in range(questions)
+    ]  # fmt: skip
+    return store_text_set(workspace=workspace, documents=asked, name="quiz", kind="questions")
 
 
 def make_labelled(people: People, folder: Path, *, texts: int = 24) -> Project:
@@ -80,6 +92,25 @@ def test_the_same_key_launches_one_run(people: People) -> None:
         ({"config": {"adapter": {"init_from": "/etc"}}}, "init_from is set by the version"),
         ({"config": {"optim": {"lr": 7}}}, "optim.lr"),
         ({"config": {"nonsense": 1}}, "unknown fields: nonsense"),
+        ({"method": "answer"}, "holds documents; answer needs questions"),
+        ({"method": "answer", "text_set": "quiz", "documents": "quiz"}, "what is looked up in are"),
+        ({"method": "answer", "text_set": "quiz", "version": "reward"}, "writes text"),
+        ({"documents": "law"}, "reads no documents"),
+        ({"method": "answer", "text_set": "quiz", "config": {"answer": 7}}, "must be an object"),
+        ({"method": "compare", "text_set": "quiz", "version": "policy"}, "tries every approach"),
+        ({"config": {"pretrain": {"base": "/etc"}}}, "base is set by the version"),
+        (
+            {"method": "answer", "text_set": "quiz", "config": {"answer": {"index": "/etc"}}},
+            "index is set by",
+        ),
+        (
+            {
+                "method": "compare",
+                "text_set": "quiz",
+                "config": {"compare": {"sft": {"sft": {"adapter": {"init_from": "/etc"}}}}},
+            },
+            "init_from is set by",
+        ),
         ({"method": "evaluate", "text_set": None, "snapshot": "compared"}, "has no adapter"),
     ],
 )
@@ -90,6 +121,8 @@ def test_what_cannot_be_is_refused(people: People, change: dict[str, Any], words
         "reward": make_version(workspace, "scores", kind="reward"),
         "policy": make_version(workspace, "answers", kind="policy"),
         "foreign": base_version(workspace=people.elsewhere),
+        "quiz": make_quiz(workspace),
+        "law": make_text_set(workspace),
     }
     named = {
         name: things[value] if isinstance(value, str) and value in things else value
@@ -105,3 +138,51 @@ def test_what_cannot_be_is_refused(people: People, change: dict[str, Any], words
     with pytest.raises(CannotLaunch, match=words):
         launch_run(**asked)
     assert not Job.objects.exists()
+
+
+def test_what_is_compared_follows_from_what_is_there(people: People) -> None:
+    asked: dict[str, Any] = {
+        "workspace": people.workspace,
+        "method": "compare",
+        "version": base_version(workspace=people.workspace),
+        "text_set": make_quiz(people.workspace),
+    }
+    without = launch_run(**asked)
+    assert without.config["compare"]["approaches"] == ["prompting", "sft"]
+    documents = make_text_set(people.workspace)
+    run = launch_run(**asked, documents=documents)
+    assert run.config["compare"]["approaches"] == ["prompting", "rag", "sft", "pretrain_sft"]
+    lines = data_lines(run)
+    assert {name: len(rows) for name, rows in lines.items()} == {
+        "examples": 4, "test": 4, "documents": 6,
+    }  # fmt: skip
+    few = launch_run(**asked, config={"compare": {"approaches": ["prompting"]}})
+    assert few.config["compare"]["approaches"] == ["prompting"]
+
+
+def test_an_answer_from_documents_shows_passages(people: People) -> None:
+    run = launch_run(
+        workspace=people.workspace, method="answer", text_set=make_quiz(people.workspace),
+        version=base_version(workspace=people.workspace),
+        documents=make_text_set(people.workspace),
+        config={"answer": {"prompt": {"system": "Be brief."}}},
+    )  # fmt: skip
+    section = run.config["answer"]
+    assert (section["task"], section["index"]) == ("text", "data/documents.jsonl")
+    assert "{passages}" in section["prompt"]["user"]
+    assert section["prompt"]["system"] == "Be brief."
+
+
+def test_labelled_texts_teach_without_annotators(people: People) -> None:
+    texts = [Document("", f"message {n}", {"label": "ab"[n % 2]}) for n in range(10)]
+    run = launch_run(
+        workspace=people.workspace,
+        method="classify",
+        version=base_version(workspace=people.workspace),
+        text_set=store_text_set(
+            workspace=people.workspace, documents=texts, name="mail", kind="labelled"
+        ),
+    )
+    lines = data_lines(run)
+    assert (len(lines["train"]), len(lines["test"])) == (8, 2)
+    assert json.loads(lines["train"][0])["label"] in "ab"

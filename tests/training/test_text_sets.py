@@ -13,7 +13,8 @@ from annotate.errors import AnnotateError, ImportRefused
 from tests.people import People
 from training.models import TextSet
 from training.services import text_sets
-from training.services.text_sets import Document, import_text_set, store_text_set
+from training.services.text_rows import Document
+from training.services.text_sets import import_text_set, store_text_set
 
 pytestmark = pytest.mark.django_db
 
@@ -89,3 +90,85 @@ def test_the_command_imports(
     file = rows(tmp_path / "a.jsonl", "one", "two")
     call_command("import_text_set", str(file), "--name", "law", "--workspace", "lab")
     assert "1 documents to train on, 1 held out" in capsys.readouterr().out
+
+
+def stored(people: People, path: Path, kind: str, *rows: object, **asked: object) -> TextSet:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return import_text_set(
+        workspace=people.workspace,
+        path=path,
+        name=kind,
+        kind=kind,
+        **asked,  # type: ignore[arg-type]
+    )
+
+
+def test_labelled_texts_are_counted_and_no_label_loses_its_last(
+    people: People, tmp_path: Path
+) -> None:
+    rows = [{"text": f"text {n}", "label": "ham"} for n in range(9)]
+    made = stored(people, tmp_path / "a.jsonl", "labelled", *rows, {"text": "buy", "label": 7})
+    labels = {name: sum(counted) for name, counted in made.figures["labels"].items()}
+    assert labels == {"ham": 9, "7": 1}
+    assert made.documents.get(fields__label="7").held_out is False
+    assert (made.n_train, made.n_held_out) == (8, 2)
+
+
+def test_questions_say_their_task_and_how_many_have_no_answer(
+    people: People, tmp_path: Path
+) -> None:
+    rows = [
+        {"id": 1, "question": "Who?", "answers": "She", "documents": ["d1"], "language": "en"},
+        {"question": "من؟", "answers": ["هي", "she"]},
+        {"question": "Why?"},
+    ]
+    made = stored(people, tmp_path / "q.jsonl", "questions", *rows)
+    found = {name: made.figures[name] for name in ("task", "without_answer", "languages")}
+    assert found == {"task": "text", "without_answer": 1, "languages": {"en": 1}}
+    assert made.figures["writing"] == {"Latin": 2, "Arabic": 1}
+    assert made.documents.first().fields == {  # type: ignore[union-attr]
+        "id": "1", "answers": ["She"], "documents": ["d1"], "language": "en",
+    }  # fmt: skip
+    assert made.n_held_out == 2
+
+
+def test_a_conversation_ends_with_an_answer(people: People, tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    made = stored(people, tmp_path / "c.jsonl", "conversations", {"messages": talk})
+    assert made.documents.get().fields["messages"] == talk
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "words"),
+    [
+        ("labelled", [{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], "all 2 texts"),
+        ("labelled", [{"text": "a"}], "line 1: label is missing"),
+        ("questions", [{"question": "a"}], "none of 1 questions has an answer"),
+        ("questions", [{"question": "a", "answers": [1]}], "an entry of answers is 1, not text"),
+        ("questions", [{"question": "a", "label": "x", "answers": ["y"]}], "one of them"),
+        (
+            "questions",
+            [{"question": "a", "label": "x"}, {"question": "b", "answers": ["y"]}],
+            "different kinds",
+        ),
+        ("conversations", [{"messages": []}], "messages is"),
+        ("conversations", [{"messages": [{"role": "user", "content": "a"}]}], "end with an answer"),
+        ("documents", [{"id": 1, "text": "a"}, {"id": 1, "text": "b"}], "'1'"),
+        ("poems", [{"text": "a"}], "kind 'poems'"),
+    ],
+)
+def test_what_a_kind_lacks_is_said(
+    people: People, tmp_path: Path, kind: str, rows: list[object], words: str
+) -> None:
+    with pytest.raises(AnnotateError, match=words):
+        stored(people, tmp_path / "a.jsonl", kind, *rows)
+    assert not TextSet.objects.exists()
+
+
+def test_a_name_keeps_its_kind(people: People, tmp_path: Path) -> None:
+    stored(people, tmp_path / "a.jsonl", "documents", {"text": "a"})
+    with pytest.raises(AnnotateError, match="holds documents"):
+        store_text_set(
+            workspace=people.workspace, name="documents", kind="labelled",
+            documents=[Document("", t, {"label": t}) for t in "ab"],
+        )  # fmt: skip

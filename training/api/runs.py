@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema_field
-from rest_framework import serializers
+from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from annotate.models import Snapshot
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
 from training.api.preflight import CheckOut
-from training.models import Job, Run, RunEvent
+from training.api.settings_field import SettingsField
+from training.models import Job, ModelVersion, Run, RunEvent, TextSet
 from training.selectors.alarms import run_alarms
 from training.selectors.events import Cursor, events_after
 from training.selectors.preflight import run_preflight
 from training.selectors.runs import run_progress
 from training.selectors.series import run_series, without_our_paths
+from training.services.launching import MAX_KEY
+from training.services.launching_runs import launch_run
+from training.services.methods import LAUNCHABLE, TUNINGS
 
 
 class AlarmOut(serializers.Serializer[Any]):
@@ -36,11 +42,31 @@ class AlarmOut(serializers.Serializer[Any]):
     )
 
 
-class RunOut(serializers.ModelSerializer[Run]):
+class RunListOut(serializers.ModelSerializer[Run]):
+    """A run in a list; where it stands and what it measured is told of one alone."""
+
     round = serializers.IntegerField(source="round_id", allow_null=True)
+    snapshot = serializers.IntegerField(
+        source="snapshot_id", allow_null=True, help_text="Of a run outside a round"
+    )
+    text_set = serializers.IntegerField(source="text_set_id", allow_null=True)
+    documents = serializers.IntegerField(
+        source="documents_id", allow_null=True, help_text="Text set that was looked up in"
+    )
     version = serializers.IntegerField(source="version_id")
     output = serializers.IntegerField(source="output_id", allow_null=True)
     state = serializers.ChoiceField(Job.State.choices, source="job.state")
+
+    class Meta:
+        model = Run
+        fields = (
+            "id", "round", "stage", "method", "version", "snapshot", "text_set", "documents",
+            "output", "state", "created_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class RunOut(RunListOut):
     attempts = serializers.IntegerField(source="job.attempts")
     reason = serializers.CharField(source="job.reason", allow_blank=True)
     detail = serializers.CharField(source="job.detail", allow_blank=True)
@@ -55,14 +81,12 @@ class RunOut(serializers.ModelSerializer[Run]):
         help_text="What the engine found in the rows before its first step; null before that"
     )
 
-    class Meta:
-        model = Run
+    class Meta(RunListOut.Meta):
         fields = (
-            "id", "round", "stage", "method", "version", "output", "state", "attempts", "reason",
-            "detail", "step", "total_steps", "config", "result", "alarms", "preflight",
-            "created_at", "started_at", "finished_at",
-        )  # fmt: skip
-        read_only_fields = fields
+            *RunListOut.Meta.fields, "attempts", "reason", "detail", "step", "total_steps",
+            "config", "result", "alarms", "preflight", "started_at", "finished_at",
+        )  # type: ignore[assignment]  # fmt: skip
+        read_only_fields = fields  # type: ignore[assignment]
 
     def to_representation(self, run: Run) -> dict[str, Any]:
         self._step, self._total_steps = run_progress(run)
@@ -121,6 +145,81 @@ class SeriesOut(serializers.Serializer[Any]):
 
 class MetricsOut(serializers.Serializer[Any]):
     results = SeriesOut(many=True)
+
+
+class RunIn(Strict):
+    method = serializers.ChoiceField([(name, each.title) for name, each in LAUNCHABLE.items()])
+    version = serializers.IntegerField(min_value=1, help_text="Id of the version to start from")
+    snapshot = serializers.IntegerField(
+        min_value=1, required=False, allow_null=True, help_text="For classify, sft and evaluate"
+    )
+    text_set = serializers.IntegerField(
+        min_value=1,
+        required=False,
+        allow_null=True,
+        help_text="Documents for pretrain, labelled texts for classify, conversations for sft, "
+        "questions for answer and compare",
+    )
+    documents = serializers.IntegerField(
+        min_value=1,
+        required=False,
+        allow_null=True,
+        help_text="Text set to look things up in (answer, compare)",
+    )
+    tuning = serializers.ChoiceField(list(TUNINGS), default="lora")
+    config = SettingsField(
+        required=False, help_text='Settings of the engine, e.g. {"optim": {"max_steps": 50}}'
+    )
+    idempotency_key = serializers.CharField(
+        required=False,
+        max_length=MAX_KEY,
+        help_text="Sent again with it, nothing is launched twice",
+    )
+
+
+class Runs(Endpoint):
+    class Query(Strict):
+        method = serializers.ChoiceField(Run.Method.choices, required=False)
+        state = serializers.ChoiceField(Job.State.choices, required=False)
+        round = serializers.IntegerField(min_value=1, required=False)
+
+    @describe("list_runs", "Runs, newest first", gives=RunListOut(many=True), query=Query)
+    def get(self, request: Request) -> Response:
+        asked = self.filters(self.Query)
+        if "state" in asked:
+            asked["job__state"] = asked.pop("state")
+        return self.page(runs_of(self).filter(**asked).order_by("-pk"), RunListOut)
+
+    @describe(
+        "launch_run",
+        "Launch one method outside a round; a worker runs it",
+        body=RunIn,
+        gives=RunOut,
+        status=201,
+        also={200: RunOut},
+        problems=[409],
+    )
+    def post(self, request: Request) -> Response:
+        asked = self.body(RunIn)
+        key = asked.pop("idempotency_key", "")
+        repeated = key and runs_of(self).filter(launch_key=key).exists()
+        sets = TextSet.objects.all()
+        found = {
+            name: self.named(name, rows, pk=asked[name]) if asked.get(name) else None
+            for name, rows in (
+                ("version", ModelVersion.objects.all()), ("snapshot", Snapshot.objects.all()),
+                ("text_set", sets), ("documents", sets),
+            )
+        }  # fmt: skip
+        launched = launch_run(
+            workspace=self.workspace, actor=self.person, launch_key=key, **(asked | found)
+        )
+        code = status.HTTP_200_OK if repeated else status.HTTP_201_CREATED
+        return Response(RunOut(runs_of(self).get(pk=launched.pk)).data, status=code)
+
+
+def runs_of(endpoint: Endpoint) -> QuerySet[Run]:
+    return Run.objects.filter(workspace=endpoint.workspace).select_related("job")
 
 
 def run_of(endpoint: Endpoint, pk: int) -> Run:

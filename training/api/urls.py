@@ -2,7 +2,18 @@ from __future__ import annotations
 
 from django.urls import path
 
-from training.api import advice, jobs, judges, plans, preflight, rounds, runs, sampling, versions
+from training.api import (
+    advice,
+    jobs,
+    judges,
+    plans,
+    preflight,
+    rounds,
+    runs,
+    sampling,
+    text_sets,
+    versions,
+)
 
 api_urlpatterns = [
     path("snapshots/<int:pk>/preflight", preflight.SnapshotPreflight.as_view()),
@@ -15,6 +26,7 @@ api_urlpatterns = [
     path("rounds/<int:pk>/retry", rounds.Retry.as_view()),
     path("rounds/<int:pk>/promote", rounds.Promote.as_view()),
     path("rounds/<int:pk>/reject", rounds.Reject.as_view()),
+    path("runs", runs.Runs.as_view()),
     path("runs/<int:pk>", runs.OneRun.as_view()),
     path("runs/<int:pk>/events", runs.RunEvents.as_view()),
     path("runs/<int:pk>/metrics", runs.RunMetrics.as_view()),
@@ -28,6 +40,8 @@ api_urlpatterns = [
     path("projects/<slug:slug>/judges/<int:pk>/accept", judges.Accept.as_view()),
     path("queues", jobs.Queues.as_view()),
     path("samplings", sampling.Samplings.as_view()),
+    path("text-sets", text_sets.TextSets.as_view()),
+    path("text-sets/<int:pk>", text_sets.OneTextSet.as_view()),
     path("versions", versions.Versions.as_view()),
     path("versions/<int:pk>", versions.OneVersion.as_view()),
 ]

@@ -414,7 +414,7 @@ def for_plans(run: RunDir) -> dict[str, Any]:
     imports = imports_mb()
     found: dict[str, Any] = {} if imports is None else {"imports_mb": round(imports, 1)}
     sizes = [path.stat().st_size for path in (run.path / "data").glob("*.jsonl")]
-    if run.config.method != "judge" and sum(sizes) <= LARGEST_BYTES:
+    if run.config.method not in ("judge", "compare") and sum(sizes) <= LARGEST_BYTES:
         with contextlib.suppress(EngineError):
             found["lengths"] = asdict(encoded_lengths(run.path, run.config))
     return found

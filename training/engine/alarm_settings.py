@@ -44,6 +44,7 @@ ALARMS_OF = {
     "pretrain": ("grad_norm", "not_finite"),
     "judge": (),
     "answer": (),
+    "compare": (),
 }
 ALARMS = (
     "kl_budget",

@@ -19,9 +19,10 @@ from training.engine.answer_metrics import quality, retrieval, speed
 from training.engine.answer_scores import exact_match, field_counts, object_in, token_f1
 from training.engine.answered import Answered
 from training.engine.batching import Packing
-from training.engine.config_answer import AnswerConfig
+from training.engine.config_answer import OWN_DOCUMENTS, AnswerConfig
 from training.engine.control_tokens import special_tokens
 from training.engine.data import Branch, Tree, response_tokens
+from training.engine.documents import read_documents
 from training.engine.dpo import ADAPTER
 from training.engine.errors import ConfigError, DataError
 from training.engine.generation import generate, text_of
@@ -41,7 +42,7 @@ from training.engine.questions import (
     labels_of,
     read_questions,
 )
-from training.engine.retrieval import Hit, Retriever, open_index
+from training.engine.retrieval import Hit, IndexSettings, Retriever, open_index, update_index
 from training.engine.rundir import Row, RunDir
 from training.engine.stopping import raise_if_stopped
 
@@ -156,7 +157,7 @@ class Answering:
         self._examples = Examples(pool, settings.prompt, run.config.seed)
         self.index: Retriever | None = None
         if settings.index is not None:
-            self.index = expect_chunks(settings, open_index(Path(settings.index)))
+            self.index = expect_chunks(settings, open_index(index_of(run, settings)))
         run.events.write("phase", name="load")
         self.base: Base = load_base(run.base)
         if settings.adapter is not None:
@@ -310,6 +311,19 @@ class Answering:
             "cpu_s": round(time.process_time() - began, 2),
         }
         return metrics
+
+
+def index_of(run: RunDir, settings: AnswerConfig) -> Path:
+    """The index's folder; one of the run's own documents is made where no attempt has yet."""
+    if settings.index != OWN_DOCUMENTS:
+        return Path(str(settings.index))
+    made = run.path / "index"
+    if not (made / "manifest.json").exists():
+        run.events.write("phase", name="index")
+        dense = settings.mode != "bm25"
+        documents = read_documents([run.path / OWN_DOCUMENTS])
+        update_index(made, documents, settings=IndexSettings(dense=dense))
+    return made
 
 
 def expect_chunks(settings: AnswerConfig, index: Retriever) -> Retriever:

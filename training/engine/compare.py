@@ -15,7 +15,8 @@ from training.engine.answer_metrics import PRIMARY
 from training.engine.answered import lines, whole_rows
 from training.engine.compare_report import html
 from training.engine.compare_stages import Done, Stages
-from training.engine.compare_task import APPROACHES, Task, read_task
+from training.engine.compare_task import Task, read_task
+from training.engine.config_compare import APPROACHES
 from training.engine.errors import DataError, EngineError, OutOfSpaceError
 from training.engine.files import write_file
 from training.engine.intervals import clustered_interval
@@ -34,16 +35,22 @@ Say = Callable[[str], None]
 
 
 def run_comparison(
-    task: Mapping[str, Any], out: Path, *, folder: Path | None = None, say: Say | None = None
+    task: Mapping[str, Any],
+    out: Path,
+    *,
+    folder: Path | None = None,
+    say: Say | None = None,
+    begun: Say | None = None,
 ) -> dict[str, Any]:
     """Run every approach of a task; writes compare.json and compare.html into `out`.
 
     task: as docs/methods/compare.md says; its paths are relative to `folder` (by default to where
-    this process stands). say: told what is begun. Returns what compare.json holds.
+    this process stands). say: told what approach is begun; begun: told of each stage. Returns what
+    compare.json holds.
     Raises EngineError where the task itself is wrong, Interrupted after a signal.
     """
     read = read_task(task, folder)
-    stages = Stages(out)
+    stages = Stages(out, begun)
     tell = say or (lambda _: None)
     rows: list[Row] = []
     answers: dict[str, list[Row]] = {}

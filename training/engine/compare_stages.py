@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,10 @@ class Done:
 class Stages:
     """The stages in a folder, and what they took."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, begun: Callable[[str], None] | None = None) -> None:
+        """begun: told the name of each stage, also of one that has ended before."""
         self.out = out.resolve()
+        self._begun = begun
         try:
             (self.out / "stages").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,6 +108,8 @@ class Stages:
         self, name: str, digest: str, folder: Path, command: Sequence[str], end: Path
     ) -> Done:
         """Run the stage unless it has ended well, and tell what it took altogether."""
+        if self._begun is not None:
+            self._begun(name)
         if not (end.is_file() and self._ended_well(name, digest)):
             if end.name == "result.json" and end.is_file():
                 attempt = sum(path.name.startswith("result-") for path in folder.iterdir()) + 1

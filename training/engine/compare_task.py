@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from training.engine.config import METHODS, RunConfig, from_dict
-from training.engine.config_answer import AnswerConfig, PromptConfig
+from training.engine.config_answer import CITE, AnswerConfig, PromptConfig
+from training.engine.config_compare import APPROACHES
 from training.engine.documents import as_rows, read_documents
 from training.engine.errors import ConfigError, DataError
 from training.engine.prompting import conversation, normal
 from training.engine.questions import Question, expect_gold, read_questions
 from training.engine.rundir import Row, read_rows
 
-APPROACHES = {
-    "prompting": "Prompting",
-    "rag": "RAG",
-    "sft": "SFT (LoRA)",
-    "pretrain_sft": "Continued pretraining + SFT",
-}
 FILES = ("questions", "examples", "documents", "general")
 #: What an approach may set: sections of its stages.
 SECTIONS = {
@@ -29,8 +24,6 @@ SECTIONS = {
     "sft": ("sft", "answer"),
     "pretrain_sft": ("pretrain", "sft", "answer"),
 }
-#: What stands before the prompt's own text where passages are shown and the task says nothing else.
-CITE = "Answer from the passages, and cite them as [n].\n\n{passages}\n\n"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any
 from training.engine.alarm_settings import AlarmsConfig
 from training.engine.config_answer import AnswerConfig
 from training.engine.config_classify import ClassifyConfig
+from training.engine.config_compare import CompareConfig
 from training.engine.config_judge import NO_BASE, JudgeConfig
 from training.engine.config_ppo import PPOConfig
 from training.engine.config_preferences import DPOConfig, RewardConfig
@@ -30,12 +31,12 @@ SCHEMA = 1
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 METHODS = (
     "sft", "classify", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo", "evaluate", "sample",
-    "pretrain", "judge", "answer",
+    "pretrain", "judge", "answer", "compare",
 )  # fmt: skip
 #: Methods whose rows may be texts without turns, so that a base needs no chat template.
 TEXT_METHODS = ("classify", "pretrain")
 #: Methods that train nothing.
-IDLE_METHODS = ("evaluate", "sample", "judge", "answer")
+IDLE_METHODS = ("evaluate", "sample", "judge", "answer", "compare")
 #: Methods whose loss is computed by TRL's own trainers.
 TRL_METHODS = ("kto", "orpo", "grpo", "rloo")
 #: Methods in which the policy answers prompts and a reward adapter scores the answers.
@@ -273,7 +274,7 @@ class RunConfig:
     """Version of this layout; a newer one is refused."""
     method: str
     """sft, classify, reward, dpo, kto, orpo, ppo, grpo, rloo, evaluate, sample, pretrain, judge,
-    answer."""
+    answer, compare."""
     seed: int = 0
     """Seed of every random draw."""
     threads: int = 2
@@ -309,6 +310,7 @@ class RunConfig:
     pretrain: PretrainConfig | None = None
     judge: JudgeConfig | None = None
     answer: AnswerConfig | None = None
+    compare: CompareConfig | None = None
 
     def __post_init__(self) -> None:
         check(self.schema == SCHEMA, "schema", self.schema, f"{SCHEMA}")
@@ -347,6 +349,11 @@ class RunConfig:
             start, own = self.adapter.init_from, "policy_adapter"
             own = own if self.method == "evaluate" else "adapter"
             check(start is None, "adapter.init_from", start, f"null; use {self.method}.{own}")
+        if self.method == "compare":
+            own = self.optim == OptimConfig() and self.adapter == AdapterConfig()
+            check(
+                own, "optim or adapter", "set", "both left out; each stage of compare has its own"
+            )
         if self.method in ("reward", "dpo", "ppo", *TRL_METHODS):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")
         self._check_base()
@@ -496,6 +503,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{path} must be a list of strings")
         return tuple(value)
+    if typing.get_origin(wanted) is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path} must be an object, not {type(value).__name__}")
+        return value
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):

@@ -11,6 +11,10 @@ TASKS = ("text", "json", "labels")
 SELECT = ("first", "random", "bm25", "dense", "hybrid")
 MODES = ("bm25", "dense", "hybrid")
 LARGEST = 1000
+#: What stands before the prompt's own text where passages are shown and the task says nothing else.
+CITE = "Answer from the passages, and cite them as [n].\n\n{passages}\n\n"
+#: As `answer.index`: rows in the run folder of which the run makes an index itself.
+OWN_DOCUMENTS = "data/documents.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,8 @@ class AnswerConfig:
     """Folder of the adapter that answers; the bare base where none is given."""
     prompt: PromptConfig = field(default_factory=PromptConfig)
     index: str | None = None
-    """Folder of an index (made by `index`) whose passages go into the prompt (RAG)."""
+    """Folder of an index (made by `index`) whose passages go into the prompt (RAG), or
+    data/documents.jsonl: the run makes one of its own documents."""
     k: int = 5
     """Passages that are looked for."""
     mode: str = "hybrid"

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from training.engine.domain import LARGEST_FILE, REPLACED, decoded
+from training.engine.domain import LARGEST_FILE, decoded
 from training.engine.errors import DataError
+from training.engine.files import REPLACED
 from training.engine.rundir import Row, is_text, read_rows
 
 #: What a folder is searched for.

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.engine.errors import BaseModelError, DataError
+from training.engine.files import REPLACED
 from training.engine.stretches import STRETCHES, stretches
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ LEAST_TOKENS = 2 * WINDOW
 #: The most frequent distinct words that are looked up in the vocabulary.
 WORDS = 5_000
 LARGEST_FILE = 256 * 2**20
-#: More replacement characters than this say that somebody has read the text in a wrong encoding.
-REPLACED = 0.01
 #: From where on a number means something, and from where on it is as far as can be. Our own, drawn
 #: from what SmolLM2-135M-Instruct makes of eight texts beside the enclosed one (the table is in
 #: docs/how-to/choose-an-adaptation.md). Bits per byte, as a ratio: modern English of four kinds

@@ -154,6 +154,8 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+#: More replacement characters than this share of a text say that it was read in a wrong encoding.
+REPLACED = 0.01
 #: How a reward adapter's heads become its score, where that is more than one head's number.
 REWARD_SCALE = "reward_scale.json"
 #: A classifier's config beside its adapter: what its logits are called.

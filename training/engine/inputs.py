@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from training.engine.config import TRL_METHODS, BaseConfig, PPOConfig, from_dict, to_dict
+from training.engine.config_answer import OWN_DOCUMENTS
 from training.engine.config_judge import NO_BASE
 from training.engine.errors import BaseModelError, ConfigError, RunFolderError
 from training.engine.files import adapter_digest, sha256_of_file, write_file_once
@@ -214,8 +215,9 @@ def adapters_of(run: RunDir, before: Mapping[str, Any] | None) -> dict[str, str]
     }
     found = {name: digest_or_nothing(Path(folder)) for name, folder in named.items()}
     answer = run.config.answer
-    if answer is not None and answer.index is not None:
-        found["answer.index"] = index_digest(Path(answer.index))
+    # of its own documents, whose hash is among those of the data
+    if answer is not None and answer.index not in (None, OWN_DOCUMENTS):
+        found["answer.index"] = index_digest(Path(str(answer.index)))
     ppo = run.config.ppo
     if ppo is not None and ppo.reward_model is not None:
         earlier = before["adapters"].get("ppo.reward_model") if before is not None else None

@@ -18,4 +18,5 @@ MODULES = {
     "pretrain": "training.engine.pretrain",
     "judge": "training.engine.judge",
     "answer": "training.engine.answer",
+    "compare": "training.engine.compare_run",
 }

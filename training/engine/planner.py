@@ -164,6 +164,8 @@ def plan(
             "answer is not planned: plan a sample run of the same base, data.max_prompt_length and "
             "max_new_tokens, which decodes as it does"
         )
+    if config.method == "compare":
+        raise ConfigError("compare is not planned as a whole: plan its stages, sft and pretrain")
     known = lengths or Lengths()
     expect_trainable(config, shape)
     if config.method == "classify" and shape.family == "roberta":

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from training.engine.data import Branch, Tree
-from training.engine.domain import GENERAL, REPLACED, read_text, tokens_of
+from training.engine.domain import GENERAL, read_text, tokens_of
 from training.engine.errors import DataError
+from training.engine.files import REPLACED
 from training.engine.rundir import EventWriter, Row, is_text, read_rows
 
 #: Optional files of a run folder: the general text that forgetting is measured on, and another that

@@ -1,4 +1,4 @@
-"""The model card: how the adapter was made, from what, how good it is, how to load it."""
+"""The model card: how the weights were made, from what, how good they are, how to load them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from annotate.models import Project, Snapshot
 from annotate.selectors.quality import project_agreement
 from training.engine.config import ONLINE_METHODS
 from training.engine.files import REWARD_SCALE
@@ -17,6 +18,7 @@ from training.export.facts import (
     reward_model_of,
     round_of,
     snapshot_of,
+    text_set_of,
     training_config,
 )
 from training.models import ModelVersion
@@ -31,25 +33,23 @@ METHODS = {
     "orpo": "Odds-Ratio Preference Optimization (ORPO), by TRL",
     "grpo": "Group Relative Policy Optimization (GRPO), by TRL, against a learned reward model",
     "rloo": "REINFORCE leave-one-out (RLOO), by TRL, against a learned reward model",
+    "pretrain": "continued pretraining on raw text",
+    "classify": "training a sequence classifier",
     "ppo": "Proximal Policy Optimization (PPO) against a learned reward model",
 }
 
 
 def model_card(version: ModelVersion, repo: str) -> str:
     """Markdown with the YAML head that the Hub reads."""
-    reward = version.kind == ModelVersion.Kind.REWARD
     base = base_model(version)
-    what = "Scores answers" if reward else "Answers as a chat model"
-    method = version.run.method if version.run is not None else ""
     return f"""{head(version, base)}
 # {version.name}
 
-A LoRA adapter (PEFT) on {base_words(base)}, made by {METHODS.get(method, "an unknown method")}. \
-{what}; it is only the adapter, the base is loaded beside it.
+{opening(version, base)}
 
 ## Loading
 ```python
-{reward_snippet(version, base, repo) if reward else policy_snippet(base, repo)}
+{snippet(version, base, repo)}
 ```
 {loading_notes(version, base)}
 
@@ -64,19 +64,61 @@ A LoRA adapter (PEFT) on {base_words(base)}, made by {METHODS.get(method, "an un
 The same as data, with every hash: `lineage.json`.
 
 ## Intended use and limits
-{limits(version, reward)}
+{limits(version)}
 """
 
 
+DOES = {
+    ModelVersion.Kind.REWARD: "Scores answers",
+    ModelVersion.Kind.CLASSIFIER: "Gives texts one of its labels",
+    ModelVersion.Kind.PRETRAINED: "Goes on with a text",
+}
+
+
+def opening(version: ModelVersion, base: BaseModel) -> str:
+    what = DOES.get(ModelVersion.Kind(version.kind), "Answers as a chat model")
+    method = METHODS.get(method_of(version), "an unknown method")
+    if version.model_path:
+        return (
+            f"A whole model: every weight of {base_words(base)} was trained on, by {method}. "
+            f"{what}; nothing else is needed beside it."
+        )
+    return (
+        f"A LoRA adapter (PEFT) on {base_words(base)}, made by {method}. {what}; it is only the "
+        "adapter, the base is loaded beside it."
+    )
+
+
+def method_of(version: ModelVersion) -> str:
+    return version.run.method if version.run is not None else "unknown"
+
+
+def snippet(version: ModelVersion, base: BaseModel, repo: str) -> str:
+    """Code that loads what is pushed with stock libraries."""
+    whole = bool(version.model_path)
+    if version.kind == ModelVersion.Kind.REWARD:
+        return reward_snippet(version, base, repo)
+    if version.kind == ModelVersion.Kind.CLASSIFIER:
+        return classifier_snippet(base, repo, whole=whole)
+    return policy_snippet(
+        base, repo, whole=whole, turns=version.kind != ModelVersion.Kind.PRETRAINED
+    )
+
+
 def head(version: ModelVersion, base: BaseModel) -> str:
-    reward = version.kind == ModelVersion.Kind.REWARD
-    method = version.run.method if version.run is not None else "unknown"
-    lines = ["library_name: peft", "license: unknown"]
+    whole, scores = bool(version.model_path), not version.writes
+    lines = [f"library_name: {'transformers' if whole else 'peft'}", "license: unknown"]
     if base.on_hub:
-        lines += [f"base_model: {json.dumps(base.name)}", "base_model_relation: adapter"]
-    lines.append(f"pipeline_tag: {'text-classification' if reward else 'text-generation'}")
-    tags = ["lora", "human-feedback", "reward-model" if reward else "rlhf"]
-    lines += ["tags:", *(f"- {tag}" for tag in dict.fromkeys([*tags, method]) if tag != "reward")]
+        relation = "finetune" if whole else "adapter"
+        lines += [f"base_model: {json.dumps(base.name)}", f"base_model_relation: {relation}"]
+    lines.append(f"pipeline_tag: {'text-classification' if scores else 'text-generation'}")
+    tags = [] if whole else ["lora"]
+    if version.kind == ModelVersion.Kind.REWARD:
+        tags += ["human-feedback", "reward-model"]
+    elif round_of(version) is not None:
+        tags += ["human-feedback", "rlhf"]
+    tags.append(method_of(version))
+    lines += ["tags:", *(f"- {tag}" for tag in dict.fromkeys(tags) if tag != "reward")]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -93,20 +135,52 @@ def base_argument(base: BaseModel) -> str:
     return f"{json.dumps(base.name)}{revision}"
 
 
-def policy_snippet(base: BaseModel, repo: str) -> str:
-    return f"""from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained({json.dumps(repo)})
-base = AutoModelForCausalLM.from_pretrained({base_argument(base)})
-model = PeftModel.from_pretrained(base, {json.dumps(repo)}).eval()
-
-messages = [{{"role": "user", "content": "What is red?"}}]
+def policy_snippet(base: BaseModel, repo: str, *, whole: bool, turns: bool) -> str:
+    """turns: whether it is asked through a chat template, or goes on with a text."""
+    named = json.dumps(repo)
+    load = f"""base = AutoModelForCausalLM.from_pretrained({base_argument(base)})
+model = PeftModel.from_pretrained(base, {named}).eval()"""
+    if whole:
+        load = f"model = AutoModelForCausalLM.from_pretrained({named}).eval()"
+    ask = """messages = [{"role": "user", "content": "What is red?"}]
 inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-)
+)"""
+    if not turns:
+        ask = 'inputs = tokenizer("The first words of a document", return_tensors="pt")'
+    first = "" if whole else "from peft import PeftModel\n"
+    return f"""{first}from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({named})
+{load}
+
+{ask}
 answer = model.generate(**inputs, max_new_tokens=64, do_sample=True)
 print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
+
+
+def classifier_snippet(base: BaseModel, repo: str, *, whole: bool) -> str:
+    named = json.dumps(repo)
+    if whole:
+        return f"""from transformers import pipeline
+
+classify = pipeline("text-classification", model={named})
+print(classify("What is red?", top_k=None))"""
+    return f"""from peft import PeftModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    pipeline,
+)
+
+config = AutoConfig.from_pretrained({named})  # the labels
+base = AutoModelForSequenceClassification.from_pretrained({base_argument(base)}, config=config)
+model = PeftModel.from_pretrained(base, {named}).merge_and_unload().eval()
+
+tokenizer = AutoTokenizer.from_pretrained({named})
+classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
+print(classify("What is red?", top_k=None))"""
 
 
 def reward_snippet(version: ModelVersion, base: BaseModel, repo: str) -> str:
@@ -150,6 +224,8 @@ score = (score - {scale["mean"]}) / {scale["std"]}"""
 
 def loading_notes(version: ModelVersion, base: BaseModel) -> str:
     reward, notes = version.kind == ModelVersion.Kind.REWARD, tie_notes(version)
+    if version.model_path:
+        return ""
     if not base.on_hub:
         notes.append(
             f"`{base.name}` stands for the path of the base model, which you must have yourself."
@@ -211,7 +287,7 @@ def measure_table(version: ModelVersion) -> str:
     if not found:
         return "Nothing was measured."
     lines = [
-        "| metric | value | 95 % interval | held-out pairs | from | meaning |",
+        "| metric | value | 95 % interval | held-out rows | from | meaning |",
         "|" + "---|" * 6,
     ]
     for measure in found:
@@ -224,7 +300,7 @@ def measure_table(version: ModelVersion) -> str:
         )
     notes = (
         "Intervals are clustered by prompt; where none was computed, take the number as a hint. "
-        "Pairs that are too long for the run are left out of their count."
+        "Rows that are too long for the run are left out of their count."
     )
     return "\n".join([*lines, "", notes])
 
@@ -242,8 +318,16 @@ def lineage_lines(version: ModelVersion) -> str:
             )
         steps.append(
             f"snapshot {snapshot.number} of project {snapshot.project.slug}: {snapshot.n_train} "
-            f"training and {snapshot.n_test} held-out preferences, sha256 `{snapshot.sha256}`; "
-            f"agreement: {trust}"
+            f"training and {snapshot.n_test} held-out {rows_in(snapshot)}, sha256 "
+            f"`{snapshot.sha256}`; agreement: {trust}"
+        )
+    texts = text_set_of(version)
+    if texts is not None:
+        said = f"; from {texts.source}" if texts.source else ""
+        steps.append(
+            f"text set {texts} ({texts.get_kind_display().lower()}): {texts.n_train} to train on "
+            f"and {texts.n_held_out} held out, sha256 `{texts.sha256}`{said}; licence: "
+            f"{texts.licence or 'not said'}"
         )
     if reward is not None:
         online = round is not None and round.method in ONLINE_METHODS
@@ -252,25 +336,39 @@ def lineage_lines(version: ModelVersion) -> str:
     if version.parent is not None:
         parent = named(version.parent) or {}
         steps.append(f"started from: {parent['name']}, sha256 `{parent['sha256']}`")
-    steps.append(f"this adapter, sha256 `{version.digest}` (over its config and weights)")
+    what = "model" if version.model_path else "adapter"
+    steps.append(f"this {what}, sha256 `{version.digest}` (over its config and weights)")
     return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1)) + "\n"
 
 
-def limits(version: ModelVersion, reward: bool) -> str:
-    use = (
-        "- For ranking answers to prompts like those of its snapshot, and for studying reward "
-        "models. Scores of different prompts cannot be compared, and a high score is not proof of "
-        "a good or true answer."
-        if reward
-        else "- For studying preference learning and for collecting further comparisons. It was "
-        "not tested for safety, truthfulness or bias; it inherits what its base has of these "
-        "and what its annotators preferred."
-    )
+def rows_in(snapshot: Snapshot) -> str:
+    return "labels" if snapshot.project.kind == Project.Kind.LABELS else "preferences"
+
+
+USES = {
+    ModelVersion.Kind.REWARD: "For ranking answers to prompts like those of its snapshot, and for "
+    "studying reward models. Scores of different prompts cannot be compared, and a high score is "
+    "not proof of a good or true answer.",
+    ModelVersion.Kind.CLASSIFIER: "For texts like those it was trained on, and for its labels "
+    "alone: every text gets one of them, also where none fits. How sure it may be is in the "
+    "calibration of its run; it inherits what its base and the people who labelled prefer.",
+    ModelVersion.Kind.PRETRAINED: "For further training on its domain. It foresees such texts, and "
+    "was neither taught to answer nor tested for safety, truthfulness or bias.",
+}
+POLICY_USE = (
+    "For studying preference learning and for collecting further comparisons. It was not tested "
+    "for safety, truthfulness or bias; it inherits what its base has of these and what its "
+    "annotators preferred."
+)
+
+
+def limits(version: ModelVersion) -> str:
+    kind = ModelVersion.Kind(version.kind)
     state = {
         ModelVersion.State.PROMOTED: "A person promoted this version after looking at its answers.",
         ModelVersion.State.REJECTED: "A person looked at this version and REJECTED it.",
     }.get(ModelVersion.State(version.state), "No person has given a verdict on this version yet.")
-    verdict = "" if reward else f"- {state}\n"  # people judge policies by their answers
-    return f"""{use}
+    verdict = f"- {state}\n" if version.writes else ""  # people judge policies by their answers
+    return f"""- {USES.get(kind, POLICY_USE)}
 {verdict}- Its licence is unknown to the platform: it follows from the base's, the prompts' and the
   responses' licences, which must be checked before it is made public."""

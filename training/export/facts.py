@@ -9,11 +9,12 @@ from typing import Any
 from annotate.models import Snapshot
 from training.engine.metrics import METRICS
 from training.engine.packaged import PACKAGED
-from training.models import ModelVersion, Round, Run
+from training.models import ModelVersion, Round, Run, TextSet
 
 #: Config sections of a run that are told; `base` and paths are told in other words.
 TOLD = (
     "optim", "adapter", "data", "sft", "reward", "dpo", "kto", "orpo", "ppo", "grpo", "rloo",
+    "classify", "pretrain",
 )  # fmt: skip
 
 
@@ -48,15 +49,18 @@ class Measure:
 
 
 def base_model(version: ModelVersion) -> BaseModel:
-    source = str(version.base["source"])
+    """The base it was trained from; a whole model's own `base` is the folder of itself."""
+    run = version.run if version.model_path else None
+    held = run.config["base"] if run is not None else version.base
+    source = str(held["source"])
     packaged = PACKAGED.get(source)
     local = source.startswith("/") or source.endswith(".gguf")
     return BaseModel(
         name=packaged.hub_id if packaged else PurePath(source).name if local else source,
         on_hub=not local,
-        revision=version.base.get("revision"),
-        quantization=str(version.base["quantization"]),
-        dtype=str(version.base["dtype"]),
+        revision=held.get("revision"),
+        quantization=str(held["quantization"]),
+        dtype=str(held["dtype"]),
         packaged_gguf=packaged is not None and packaged.is_gguf,
     )
 
@@ -66,8 +70,11 @@ def round_of(version: ModelVersion) -> Round | None:
 
 
 def snapshot_of(version: ModelVersion) -> Snapshot | None:
-    round = round_of(version)
-    return round.snapshot if round is not None else None
+    return version.run.rows_of if version.run is not None else None
+
+
+def text_set_of(version: ModelVersion) -> TextSet | None:
+    return version.run.text_set if version.run is not None else None
 
 
 def reward_model_of(version: ModelVersion) -> ModelVersion | None:
@@ -101,7 +108,8 @@ def measures(version: ModelVersion) -> list[Measure]:
     found: list[Measure] = []
     snapshot, round = snapshot_of(version), round_of(version)
     if version.run is not None and version.metrics:
-        n = snapshot.n_test if snapshot is not None else None
+        texts = text_set_of(version)
+        n = snapshot.n_test if snapshot is not None else texts.n_held_out if texts else None
         limit = (version.run.config.get("data") or {}).get("max_test_rows")
         n = min(n, limit) if n is not None and limit else n
         found += paired(version.metrics, n, "training run")
@@ -138,6 +146,7 @@ def paired(metrics: dict[str, Any], n: int | None, source: str) -> list[Measure]
 def lineage(version: ModelVersion) -> dict[str, Any]:
     """snapshot ▸ reward model ▸ policy as data; every part is named by the hash of its bytes."""
     snapshot, round, base = snapshot_of(version), round_of(version), base_model(version)
+    texts = text_set_of(version)
     result = (version.run.result or {}) if version.run is not None else {}
     return {
         "schema": 1,
@@ -160,6 +169,18 @@ def lineage(version: ModelVersion) -> dict[str, Any]:
             "n_test": snapshot.n_test,
         }
         if snapshot is not None
+        else None,
+        "text_set": {
+            "name": texts.name,
+            "version": texts.version,
+            "kind": texts.kind,
+            "sha256": texts.sha256,
+            "source": texts.source,
+            "licence": texts.licence,
+            "n_train": texts.n_train,
+            "n_held_out": texts.n_held_out,
+        }
+        if texts is not None
         else None,
         "config": training_config(version),
         "metrics": version.metrics,

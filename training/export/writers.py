@@ -1,18 +1,21 @@
-"""A model version as a folder that stock PEFT loads from the Hub."""
+"""A model version as a folder that stock PEFT or transformers loads from the Hub."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+
 from annotate.errors import HubRefused
-from training.engine.files import ADAPTER_FILES, adapter_digest
+from training.engine.files import ADAPTER_FILES, CLASSIFIER, REWARD_SCALE, adapter_digest
+from training.engine.hashes import sha256_of_model
 from training.export.card import model_card
 from training.export.facts import base_model, lineage
 from training.models import ModelVersion
-from training.services.versions import adapter_folder
 
 #: What beside the weights goes along: the tokenizer's files, none of which can hold code.
 TOKENIZER = (
@@ -22,53 +25,64 @@ TOKENIZER = (
     "added_tokens.json",
     "chat_template.jinja",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "tokenizer.model",
 )
+#: Of a whole model: its weights, perhaps in parts, and what is said of them.
+WEIGHTS = re.compile(
+    rf"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|generation_config\.json|"
+    rf"{re.escape(REWARD_SCALE)}"
+)
 
 
-def require_adapter(version: ModelVersion) -> None:
-    """Raise HubRefused for a base: it has no adapter, so there is nothing of ours to push."""
-    if version.model_path:
-        raise HubRefused(
-            f"version {version.pk} ({version}) is a whole model, and only adapters are pushed from "
-            f"here; its folder is {version.model_path} in the runs folder, complete as it is: "
-            "hf upload REPO FOLDER"
-        )
-    if not version.adapter_path:
+def require_trained(version: ModelVersion) -> None:
+    """Raise HubRefused for a base: nothing of it was made here."""
+    if version.kind == ModelVersion.Kind.BASE:
         raise HubRefused(
             f"version {version.pk} ({version}) is a base, not something trained here; push a "
-            "version that has an adapter"
+            "version that has an adapter or weights of its own"
         )
 
 
 def write_model_folder(*, version: ModelVersion, folder: Path, repo: str) -> Path:
-    """Adapter, tokenizer, card and lineage.json in `folder`, free of this machine's paths.
+    """Weights, tokenizer, card and lineage.json in `folder`, free of this machine's paths.
 
-    Raises HubRefused for a base, and where the adapter is gone or is not the registered one.
+    Raises HubRefused for a base, and where the weights are gone or are not the registered ones.
     """
-    require_adapter(version)
-    source = Path(adapter_folder(version) or "")
+    require_trained(version)
+    whole = bool(version.model_path)
+    source = Path(settings.RUNS_DIR) / (version.model_path or version.adapter_path)
     try:
-        if adapter_digest(source) != version.digest:
-            raise HubRefused(
-                f"the adapter of version {version.pk} has changed since it was registered; it is "
-                "not pushed under that version's name"
-            )
+        digest = sha256_of_model(source, source.parent) if whole else adapter_digest(source)
     except OSError as error:
         raise HubRefused(
-            f"the adapter of version {version.pk} cannot be read ({error.strerror or error})"
+            f"the weights of version {version.pk} cannot be read ({error.strerror or error})"
         ) from error
+    if digest != version.digest:
+        raise HubRefused(
+            f"what version {version.pk} holds has changed since it was registered; it is not "
+            "pushed under that version's name"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*ADAPTER_FILES, *TOKENIZER):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    name_the_base(folder / "adapter_config.json", version)
-    forget_paths(folder / "tokenizer_config.json")
+    for path in sorted(source.iterdir()):
+        if path.is_file() and wanted(path.name, whole=whole):
+            shutil.copyfile(path, folder / path.name)
+    if not whole:
+        name_the_base(folder / "adapter_config.json", version)
+    for name in ("tokenizer_config.json", CLASSIFIER):
+        forget_paths(folder / name)
     (folder / "README.md").write_text(model_card(version, repo), encoding="utf-8")
     text = json.dumps(lineage(version), indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "lineage.json").write_text(text + "\n", encoding="utf-8")
     return folder
+
+
+def wanted(name: str, *, whole: bool) -> bool:
+    """Whether a file of a version's folder goes along."""
+    if name in TOKENIZER or name == CLASSIFIER:
+        return True
+    return WEIGHTS.fullmatch(name) is not None if whole else name in ADAPTER_FILES
 
 
 def name_the_base(path: Path, version: ModelVersion) -> None:

@@ -29,6 +29,8 @@ class Run(models.Model):
         SAMPLE = "sample", "Sampling"
         PRETRAIN = "pretrain", "Continued pretraining"
         CLASSIFY = "classify", "Classification"
+        ANSWER = "answer", "Answering"
+        COMPARE = "compare", "Comparison"
 
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
     round = models.ForeignKey(
@@ -41,6 +43,10 @@ class Run(models.Model):
     )
     text_set = models.ForeignKey(
         TextSet, on_delete=models.PROTECT, null=True, blank=True, related_name="runs"
+    )
+    #: Documents that are looked up in, beside what the run reads.
+    documents = models.ForeignKey(
+        TextSet, on_delete=models.PROTECT, null=True, blank=True, related_name="looked_up_by"
     )
     #: Which stage of its round this is (training.services.rounds.STAGES); empty outside a round.
     stage = models.CharField(max_length=20, blank=True)
@@ -78,7 +84,7 @@ class Run(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(round__isnull=True)
-                | models.Q(snapshot__isnull=True, text_set__isnull=True),
+                | models.Q(snapshot__isnull=True, text_set__isnull=True, documents__isnull=True),
                 name="run_of_a_round_reads_its_snapshot",
             ),
             models.CheckConstraint(
@@ -96,6 +102,8 @@ class Run(models.Model):
                         "sample",
                         "pretrain",
                         "classify",
+                        "answer",
+                        "compare",
                     ]
                 ),
                 name="run_method",

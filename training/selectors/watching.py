@@ -27,7 +27,7 @@ STAGE_NAMES = {
 #: Methods whose metrics are curves; the others report once.
 TRAINED = (
     Run.Method.SFT, Run.Method.REWARD, Run.Method.DPO, Run.Method.KTO, Run.Method.ORPO,
-    Run.Method.PPO, Run.Method.GRPO, Run.Method.RLOO,
+    Run.Method.PPO, Run.Method.GRPO, Run.Method.RLOO, Run.Method.PRETRAIN, Run.Method.CLASSIFY,
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from annotate.models import Annotator, Answer, Preference, Snapshot, SnapshotRow
+from annotate.models import Annotator, Answer, Judgment, Preference, Snapshot, SnapshotRow
 from annotate.services.freezing import in_test, row_content
 from annotate.statistics.reliability import relative_reliability
 
@@ -53,7 +53,8 @@ def told(content: dict[str, Any], preference: Preference, weights: dict[int, flo
 
 
 def held_out_lines(*, snapshot: Snapshot) -> list[str]:
-    """The held-out rows of a snapshot, each with the people's judgments that it rests on.
+    """The held-out rows of a snapshot, each with the people's judgments that it rests on, and what
+    the same people say of it by now where they were shown it once more.
 
     Annotators are pseudonyms. Who said "both bad" compared nothing, and models are no people.
     """
@@ -70,13 +71,22 @@ def held_out_lines(*, snapshot: Snapshot) -> list[str]:
     for each in evidence.order_by("judgment_id").iterator(chunk_size=2000):
         said = each.judgment
         given[each.preference_id].append((said.annotator.pseudonym, said.answer))
+    again: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    repeats = Judgment.objects.standing().filter(
+        is_repeat=True,
+        comparison__preferences__snapshot_rows__snapshot=snapshot,
+        comparison__preferences__snapshot_rows__split=SnapshotRow.Split.TEST,
+        answer__in=COMPARED,
+    )
+    for said in repeats.select_related("annotator").order_by("pk").iterator(chunk_size=2000):
+        again[said.comparison_id].append((said.annotator.pseudonym, said.answer))
     rows = snapshot.rows.filter(split=SnapshotRow.Split.TEST).select_related("preference")
     lines = []
     for row in rows.order_by("position").iterator(chunk_size=2000):
         choices = CHOICES[row.preference.outcome]
         judgments = [
             {"annotator": who, "choice": choices[answer]}
-            for who, answer in given[row.preference_id]
+            for who, answer in given[row.preference_id] + again[row.preference.comparison_id]
         ]
         content = {**json.loads(row.content), "judgments": judgments}
         lines.append(json.dumps(content, ensure_ascii=False))

@@ -14,10 +14,11 @@ from django.conf import settings
 from annotate.export.writers import snapshot_lines
 from annotate.models import PromptSet, SnapshotRow
 from training.engine.config import from_dict, to_dict
-from training.models import Run, TextSet
+from training.models import Run, TextDocument, TextSet
 from training.selectors.evaluations import run_frontier
 from training.selectors.judged import judged_between
 from training.services.engine_rows import held_out_lines, preference_lines
+from training.services.text_rows import TASKS
 
 
 def run_folder(run: Run) -> Path:
@@ -63,7 +64,11 @@ def data_lines(run: Run) -> dict[str, list[str]]:
             "prompts": [prompt_line(e.prompt) for e in prompt_set.entries.select_related("prompt")]
         }
     if run.text_set is not None:
-        return document_lines(run.text_set)
+        lines = text_lines(run.text_set)
+        if run.documents is not None:
+            train, test = text_lines(run.documents).values()
+            lines["documents"] = [*train, *test]  # nothing is held out of what is looked up in
+        return lines
     snapshot = run.rows_of
     assert snapshot is not None  # noqa: S101 - every other run reads a snapshot
     train = snapshot_lines(snapshot=snapshot, split=SnapshotRow.Split.TRAIN)
@@ -97,13 +102,30 @@ def frontier_lines(run: Run) -> dict[str, list[str]]:
     return {"frontier": lines} if lines else {}
 
 
-def document_lines(text_set: TextSet) -> dict[str, list[str]]:
-    """Documents to train on, and those held out."""
-    lines: dict[str, list[str]] = {"train": [], "test": []}
+def text_lines(text_set: TextSet) -> dict[str, list[str]]:
+    """Texts to train on, and those held out; of questions those with an answer as examples."""
+    train: list[str] = []
+    test: list[str] = []
     for each in text_set.documents.order_by("position").iterator(chunk_size=500):
-        row = {"id": str(each.position), "title": each.title, "text": each.text}
-        lines["test" if each.held_out else "train"].append(json.dumps(row, ensure_ascii=False))
-    return lines
+        line = json.dumps(text_row(text_set.kind, each), ensure_ascii=False)
+        if each.held_out:
+            test.append(line)
+        elif text_set.kind != TextSet.Kind.QUESTIONS or any(map(each.fields.get, TASKS)):
+            train.append(line)
+    first = "examples" if text_set.kind == TextSet.Kind.QUESTIONS else "train"
+    return {first: train, "test": test}
+
+
+def text_row(kind: str, text: TextDocument) -> dict[str, Any]:
+    """A text as the engine reads one of its kind."""
+    fields = {"id": f"{text.position}", **text.fields}
+    if kind == TextSet.Kind.CONVERSATIONS:
+        return fields
+    if kind == TextSet.Kind.QUESTIONS:
+        return {**fields, "question": text.text}
+    if kind == TextSet.Kind.LABELLED:
+        return {**fields, "text": text.text}
+    return {**fields, "title": text.title, "text": text.text}
 
 
 def prompt_line(prompt: Any) -> str:

@@ -16,6 +16,8 @@ from annotate.models import Project, Snapshot
 from rlhf_platform.accounts.models import User, Workspace
 from training.engine.advisor_presets import targets
 from training.engine.config import from_dict, to_dict
+from training.engine.config_answer import CITE, OWN_DOCUMENTS
+from training.engine.config_compare import APPROACHES
 from training.engine.errors import BaseModelError, ConfigError
 from training.errors import CannotLaunch, LaunchKeyReused
 from training.models import Job, ModelVersion, Run, TextSet
@@ -34,6 +36,11 @@ CHOSEN = {
     "schema": "this server",
 }
 
+#: Fields that name something to load.
+FOLDERS = ("init_from", "adapter", "index", "encoder", "base", "source")
+#: Approaches of a comparison that need no documents.
+WITHOUT = ("prompting", "sft")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -44,6 +51,7 @@ class Asked:
     version: ModelVersion
     snapshot: Snapshot | None = None
     text_set: TextSet | None = None
+    documents: TextSet | None = None
     tuning: str = "lora"
     config: Mapping[str, Any]
 
@@ -55,6 +63,7 @@ def launch_run(
     version: ModelVersion,
     snapshot: Snapshot | None = None,
     text_set: TextSet | None = None,
+    documents: TextSet | None = None,
     tuning: str = "lora",
     config: Mapping[str, Any] | None = None,
     actor: User | None = None,
@@ -72,6 +81,7 @@ def launch_run(
         version=version,
         snapshot=snapshot,
         text_set=text_set,
+        documents=documents,
         tuning=tuning,
         config=config or {},
     )
@@ -86,6 +96,7 @@ def launch_run(
                 method=method,
                 snapshot=snapshot,
                 text_set=text_set,
+                documents=documents,
                 config=checked,
                 folder=f"runs/{method}-{uuid.uuid4().hex[:12]}",
                 version=version,
@@ -113,11 +124,12 @@ def launched_before(launch_key: str, asked: Asked, checked: Mapping[str, Any]) -
         return None
     before = (
         earlier.method, earlier.version_id, earlier.snapshot_id, earlier.text_set_id,
-        earlier.config,
+        earlier.documents_id, earlier.config,
     )  # fmt: skip
     now = (
         asked.method, asked.version.pk, asked.snapshot.pk if asked.snapshot else None,
-        asked.text_set.pk if asked.text_set else None, json.loads(json.dumps(checked)),
+        asked.text_set.pk if asked.text_set else None,
+        asked.documents.pk if asked.documents else None, json.loads(json.dumps(checked)),
     )  # fmt: skip
     if before != now:
         raise LaunchKeyReused(
@@ -133,6 +145,9 @@ def run_config_of(asked: Asked) -> dict[str, Any]:
     refuse_settings(asked.config)
     method, version = asked.method, asked.version
     config = merged(method, dict(asked.config))
+    for name in (method, "adapter"):
+        if not isinstance(config.get(name) or {}, dict):
+            raise CannotLaunch(f"{name} of the settings must be an object")
     dtype = dict(asked.config.get("base") or {})
     config |= {
         "method": method,
@@ -149,10 +164,41 @@ def run_config_of(asked: Asked) -> dict[str, Any]:
     if method == "evaluate":
         role = "reward_adapter" if version.kind == ModelVersion.Kind.REWARD else "policy_adapter"
         config["evaluate"] = {**config.get("evaluate", {}), role: adapter_folder(version)}
+    elif method == "answer":
+        config["answer"] = answer_section(asked, config["answer"])
+    elif method == "compare":
+        config["compare"] = compare_section(asked, config["compare"])
     try:
         return to_dict(from_dict(config))
     except ConfigError as error:
         raise CannotLaunch(str(error)) from error
+
+
+def answer_section(asked: Asked, given: dict[str, Any]) -> dict[str, Any]:
+    """How the questions are answered: by the version, from documents where there are some."""
+    assert asked.text_set is not None  # noqa: S101 - refused before
+    section = {"task": asked.text_set.figures["task"], **given}
+    section["adapter"] = adapter_folder(asked.version)
+    if asked.documents is None:
+        return section
+    prompt = section.get("prompt")
+    prompt = dict(prompt) if isinstance(prompt, dict) else {}
+    user = str(prompt.get("user", "{question}"))
+    prompt["user"] = user if "{passages}" in user else CITE + user
+    return {**section, "index": OWN_DOCUMENTS, "prompt": prompt}
+
+
+def compare_section(asked: Asked, given: dict[str, Any]) -> dict[str, Any]:
+    """Which approaches are tried: all that the data allows, unless the settings name some."""
+    assert asked.text_set is not None  # noqa: S101 - refused before
+    answer = given.get("answer")
+    answer = {
+        "task": asked.text_set.figures["task"],
+        **(answer if isinstance(answer, dict) else {}),
+    }
+    possible = [name for name in APPROACHES if asked.documents is not None or name in WITHOUT]
+    named = {"name": str(asked.text_set), "approaches": possible}
+    return {**named, **given, "answer": answer}
 
 
 def default_targets(version: ModelVersion) -> list[str]:
@@ -185,30 +231,63 @@ def refuse_mismatch(asked: Asked) -> None:
     kind = LAUNCHABLE[method]
     for name, thing in (
         ("version", version), ("snapshot", asked.snapshot), ("text set", asked.text_set),
+        ("documents", asked.documents),
     ):  # fmt: skip
         if thing is not None and thing.workspace_id != asked.workspace.pk:
-            raise CannotLaunch(f"the {name} belongs to another workspace")
-    wanted, other = ("text_set", "snapshot") if kind.reads == "text_set" else (
-        "snapshot", "text_set",
-    )  # fmt: skip
-    if getattr(asked, wanted) is None:
-        raise CannotLaunch(f"{method} needs a {wanted.replace('_', ' ')}; choose one")
-    if getattr(asked, other) is not None:
-        raise CannotLaunch(f"{method} reads no {other.replace('_', ' ')}; leave it out")
+            raise CannotLaunch(f"the {name} chosen is of another workspace")
+    for name, thing, wanted in (
+        ("snapshot", asked.snapshot, kind.kind), ("text set", asked.text_set, kind.texts),
+        ("documents", asked.documents, kind.looks_up),
+    ):  # fmt: skip
+        if thing is not None and not wanted:
+            raise CannotLaunch(f"{method} reads no {name}; leave that out")
+    if asked.snapshot is None and asked.text_set is None:
+        raise CannotLaunch(f"{method} needs {' or '.join(kind.reads)}; choose one")
+    if asked.snapshot is not None and asked.text_set is not None:
+        raise CannotLaunch(f"{method} reads {' or '.join(kind.reads)}; leave one of the two out")
+    if asked.text_set is not None:
+        refuse_texts(asked, asked.text_set)
     if asked.snapshot is not None:
         refuse_snapshot(method, asked.snapshot)
-    if not kind.tunings:
+    if method == "evaluate":
         refuse_unmeasured(version)
+        return
+    if not version.writes:
+        raise CannotLaunch(
+            f"{version} is a {version.get_kind_display().lower()}; {method} starts from a base or "
+            "from a version that writes text"
+        )
+    if method == "compare" and version.adapter_path:
+        raise CannotLaunch(
+            f"{version} is an adapter, and compare tries every approach on one base; choose a base "
+            "or a model that was trained whole"
+        )
+    if not kind.tunings:
         return
     if asked.tuning not in kind.tunings:
         raise CannotLaunch(f"tuning {asked.tuning!r} is none of {', '.join(kind.tunings)}")
-    if not version.writes:
-        raise CannotLaunch(
-            f"{version} is a {version.get_kind_display().lower()}; training starts from a base or "
-            "from a version that writes text"
-        )
     if version.adapter_path:
         refuse_on_adapter(asked)
+
+
+def refuse_texts(asked: Asked, text_set: TextSet) -> None:
+    """Raise CannotLaunch for texts of another kind, or too few to measure on."""
+    method, kind = asked.method, LAUNCHABLE[asked.method]
+    if text_set.kind != kind.texts:
+        wanted = TextSet.Kind(kind.texts).label.lower()
+        raise CannotLaunch(
+            f"{text_set} holds {text_set.get_kind_display().lower()}; {method} needs {wanted}"
+        )
+    if text_set.kind == TextSet.Kind.QUESTIONS and not text_set.n_held_out:
+        raise CannotLaunch(
+            f"{text_set} holds no question out, and only these are asked; import it with a share"
+        )
+    documents = asked.documents
+    if documents is not None and documents.kind != TextSet.Kind.DOCUMENTS:
+        raise CannotLaunch(
+            f"{documents} holds {documents.get_kind_display().lower()}; what is looked up in are "
+            "documents"
+        )
 
 
 def refuse_snapshot(method: str, snapshot: Snapshot) -> None:
@@ -284,7 +363,20 @@ def refuse_settings(config: Mapping[str, Any]) -> None:
     base = config.get("base", {})
     if not isinstance(base, dict) or set(base) - {"dtype", "double_quant"}:
         raise CannotLaunch("of base the settings may hold dtype and double_quant alone")
-    sections = [value for value in config.values() if isinstance(value, dict)]
-    for field in (field for part in sections for field in part):
-        if field == "init_from" or field.endswith("_adapter"):
-            raise CannotLaunch(f"{field} is set by the version; leave it out of the settings")
+    for section in (value for name, value in config.items() if name not in ("base", "adapter")):
+        refuse_folders(section)
+    if "init_from" in (config.get("adapter") or {}):
+        raise CannotLaunch("init_from is set by the version; leave it out of the settings")
+
+
+def refuse_folders(part: Any) -> None:
+    """Raise CannotLaunch for a field that names something to load, however deep it stands."""
+    if not isinstance(part, dict):
+        return
+    for name, value in part.items():
+        if name in FOLDERS or name.endswith("_adapter"):
+            if name in ("index", "adapter") and isinstance(value, dict):
+                refuse_folders(value)  # of a stage of compare: how it is made
+                continue
+            raise CannotLaunch(f"{name} is set by the version and documents chosen; leave it out")
+        refuse_folders(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from annotate.models import Project
-from training.models import ModelVersion
+from training.models import ModelVersion, TextSet
 
 #: How a model is trained: (title, sentence).
 TUNINGS: dict[str, tuple[str, str]] = {
@@ -20,45 +20,69 @@ TUNINGS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Launchable:
-    """A method that runs outside rounds, and what it reads."""
+    """A method that runs outside rounds, and what it reads: a snapshot, a text set, or either."""
 
     title: str
     sentence: str
-    #: snapshot or text_set.
-    reads: str
-    #: Of a snapshot: the kind of project it must be of.
+    #: Kind of the projects whose snapshots it reads; empty where it reads none.
     kind: str = ""
-    #: Ways to train; none for a method that only measures.
+    #: Kind of the text sets it reads; empty where it reads none.
+    texts: str = ""
+    #: Whether it may look things up in documents, beside what it reads.
+    looks_up: bool = False
+    #: Ways to train; none for a method that only measures, or chooses itself.
     tunings: tuple[str, ...] = tuple(TUNINGS)
     #: What the version it makes is.
     makes: str = ""
+
+    @property
+    def reads(self) -> list[str]:
+        """What it reads, in words."""
+        has = "labels" if self.kind == Project.Kind.LABELS else "compared answers"
+        found = [f"a snapshot of {has}"] if self.kind else []
+        if self.texts:
+            found.append(f"a text set of {TextSet.Kind(self.texts).label.lower()}")
+        return found
 
 
 LAUNCHABLE: dict[str, Launchable] = {
     "pretrain": Launchable(
         "Continued pretraining",
         "Learns the language of raw documents. Perplexity tells what was learnt and forgotten.",
-        "text_set",
+        texts=TextSet.Kind.DOCUMENTS,
         makes=ModelVersion.Kind.PRETRAINED,
     ),
     "classify": Launchable(
         "Classification",
-        "Learns to give texts the labels of a snapshot. Accuracy, macro-F1 and calibration tell.",
-        "snapshot",
+        "Learns to give texts their labels. Accuracy, macro-F1 and calibration tell.",
         kind=Project.Kind.LABELS,
+        texts=TextSet.Kind.LABELLED,
         makes=ModelVersion.Kind.CLASSIFIER,
     ),
     "sft": Launchable(
         "Supervised fine-tuning",
-        "Imitates the preferred answers of a snapshot.",
-        "snapshot",
+        "Imitates the preferred answers of a snapshot, or the answers of conversations.",
         kind=Project.Kind.COMPARISONS,
+        texts=TextSet.Kind.CONVERSATIONS,
         makes=ModelVersion.Kind.SFT,
+    ),
+    "answer": Launchable(
+        "Answering",
+        "Answers the held-out questions and measures, from documents where you name some (RAG).",
+        texts=TextSet.Kind.QUESTIONS,
+        looks_up=True,
+        tunings=(),
+    ),
+    "compare": Launchable(
+        "Comparison",
+        "Prompting, RAG and fine-tuning on the same questions, in one table. Takes the longest.",
+        texts=TextSet.Kind.QUESTIONS,
+        looks_up=True,
+        tunings=(),
     ),
     "evaluate": Launchable(
         "Evaluation",
         "Measures a trained version on the held-out rows of a snapshot; trains nothing.",
-        "snapshot",
         kind=Project.Kind.COMPARISONS,
         tunings=(),
     ),

@@ -76,6 +76,19 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "pretrain": {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 1}, "row_budget": 512},
     "classify": {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 3}, "row_budget": 512},
+    "answer": {"row_budget": 512, "answer": {"max_new_tokens": 32, "k": 3, "mode": "bm25"}},
+    "compare": {
+        "row_budget": 512,
+        "compare": {
+            "answer": {"max_new_tokens": 32},
+            "rag": {"index": {"dense": False}, "answer": {"k": 3}},
+            "sft": {"sft": {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 1}}},
+            "pretrain_sft": {
+                "pretrain": {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 1}},
+                "sft": {"optim": {"lr": 2e-4, "batch_size": 8, "epochs": 1}},
+            },
+        },
+    },
     "evaluate": {
         "row_budget": 512,
         "evaluate": {"generate": 8, "max_new_tokens": 40, "general": True, "gate": 0.2},

@@ -20,7 +20,7 @@ from annotate.export.writers import FORMATS, export_snapshot
 from annotate.models import Snapshot
 from rlhf_platform.accounts.models import Workspace
 from training.errors import LostLease
-from training.export.writers import require_adapter, write_model_folder
+from training.export.writers import require_trained, write_model_folder
 from training.models import Job, ModelVersion
 from training.services import queueing
 from training.services.leases import AWAY, Lease
@@ -47,7 +47,7 @@ def queue_snapshot_push(
 def queue_model_push(*, version: ModelVersion, repo: str, public: bool = False) -> Job:
     """A queued push of a model version. Raises HubRefused for a base or an impossible name."""
     require_repo_name(repo)
-    require_adapter(version)
+    require_trained(version)
     asked = {"version": version.pk, "repo": repo, "public": public}
     return queue_push(Job.Kind.PUSH_MODEL, version, asked)
 
@@ -89,7 +89,7 @@ def push_model(
     public: bool = False,
     patience: Patience | None = None,
 ) -> Pushed:
-    """Push a model version now: adapter, tokenizer, card and lineage in one commit."""
+    """Push a model version now: its weights, tokenizer, card and lineage in one commit."""
     with tempfile.TemporaryDirectory(prefix="push-") as folder:
         push = model_folder(Path(folder), version, repo, public, uuid.uuid4().hex)
         return push_folder(push=push, patience=patience)

@@ -22,13 +22,14 @@ def name_of(method: str) -> str:
 def register_single(*, run: Run) -> ModelVersion | None:
     """The version that a run outside a round made; None where it made none."""
     result = run.result or {}
-    if run.method not in LAUNCHABLE or not (result.get("adapter") or result.get("model")):
+    makes = LAUNCHABLE[run.method].makes if run.method in LAUNCHABLE else ""
+    if not makes or not (result.get("adapter") or result.get("model")):
         return None
     snapshot = run.snapshot
     return registered(
         run=run,
         project=snapshot.project if snapshot is not None else None,
-        kind=LAUNCHABLE[run.method].makes,
+        kind=makes,
         name=f"{snapshot or run.text_set} {name_of(run.method)} (run {run.pk})",
     )
 

@@ -1,43 +1,48 @@
-"""Raw documents from files: read, bounded, hashed, split; stored as a whole or not at all."""
+"""Text sets from files: read, bounded, hashed, split; stored as a whole or not at all."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from django.db import transaction
 
 from annotate.errors import AnnotateError, BadRow, ImportRefused
-from annotate.formats.canonical import canonical_json, sha256, text_problem
-from annotate.formats.reading import MAX_LINE_BYTES, Row, read_lines, read_rows
+from annotate.formats.canonical import sha256
+from annotate.formats.reading import MAX_LINE_BYTES, read_lines, read_rows
 from annotate.formats.texts import TABLES, read_table
 from annotate.services.ingest import refuse_or_skip
 from annotate.services.projects import check_slug
 from rlhf_platform.accounts.models import Workspace
-from training.engine.domain import REPLACED
 from training.models import TextDocument, TextSet
+from training.services.text_figures import count_texts
+from training.services.text_rows import Document, document_problem, one_document
 
 #: Files of one document each; every other file holds rows with a text.
 PLAIN = (".txt", ".md", ".rst")
 #: What a set may hold: documents are in memory while they are imported.
 MAX_DOCUMENTS = 200_000
 MAX_BYTES = 200_000_000
-MAX_TITLE = 300
 CHUNK = 500
-
-
-@dataclass(frozen=True)
-class Document:
-    """A document as a file gave it."""
-
-    title: str
-    text: str
-
-    @property
-    def digest(self) -> str:
-        return sha256(canonical_json({"title": self.title, "text": self.text}))
+#: What a file of each kind looks like.
+ROWS: dict[str, str] = {
+    TextSet.Kind.DOCUMENTS: "documents are rows with text, and perhaps title and id",
+    TextSet.Kind.LABELLED: "labelled texts are rows with text and label",
+    TextSet.Kind.QUESTIONS: "questions are JSON lines or Parquet with question and answers (a list "
+    "of right ones), fields or label",
+    TextSet.Kind.CONVERSATIONS: "conversations are JSON lines or Parquet with messages, of which "
+    "the last is the assistant's",
+}
+#: The share that is held out where nobody says otherwise. Of questions the other half is shown as
+#: examples, or trained on.
+HELD_OUT: dict[str, float] = {
+    TextSet.Kind.DOCUMENTS: 0.1,
+    TextSet.Kind.LABELLED: 0.2,
+    TextSet.Kind.QUESTIONS: 0.5,
+    TextSet.Kind.CONVERSATIONS: 0.1,
+}
 
 
 def import_text_set(
@@ -45,35 +50,54 @@ def import_text_set(
     workspace: Workspace,
     path: Path,
     name: str,
-    test_fraction: float = 0.1,
+    kind: str = TextSet.Kind.DOCUMENTS,
+    source: str = "",
+    licence: str = "",
+    test_fraction: float | None = None,
     skip_bad: bool = False,
 ) -> TextSet:
-    """A text set from a file; the set's latest version where the documents are the same.
+    """A text set from a file; the set's latest version where the texts are the same.
 
     Raises NotFound or ImportRefused, with line numbers, for what cannot be used.
     """
-    documents, bad = read_documents(path)
+    check_kind(kind)
+    documents, bad = read_documents(path, kind)
     refuse_or_skip(path, bad, good=len(documents), skip_bad=skip_bad)
     if not documents:
         raise ImportRefused(f"{path} holds no documents with text")
     return store_text_set(
-        workspace=workspace, documents=documents, name=name, test_fraction=test_fraction
+        workspace=workspace,
+        documents=documents,
+        name=name,
+        kind=kind,
+        source=source,
+        licence=licence,
+        test_fraction=test_fraction,
     )
 
 
 @transaction.atomic
 def store_text_set(
-    *, workspace: Workspace, documents: Sequence[Document], name: str, test_fraction: float = 0.1
+    *,
+    workspace: Workspace,
+    documents: Sequence[Document],
+    name: str,
+    kind: str = TextSet.Kind.DOCUMENTS,
+    source: str = "",
+    licence: str = "",
+    test_fraction: float | None = None,
 ) -> TextSet:
-    """The set of these documents; equal ones stand once.
+    """The set of these texts; equal ones stand once.
 
-    At least one document is held out where there are two. Which ones follows from their own hashes:
-    the same documents are held out of the next version. Raises AnnotateError for an impossible
-    name, fraction or size.
+    At least one is held out where there are two. Which ones follows from their own hashes: the same
+    texts are held out of the next version, but for the last of a label, which is trained on.
+    Raises AnnotateError for an impossible name, fraction, size or kind.
     """
     check_slug(name, "text set")
-    if not 0.0 <= test_fraction <= 0.9:
-        raise AnnotateError(f"the held-out share is {test_fraction:g}; allowed: 0 to 0.9")
+    check_kind(kind)
+    share = HELD_OUT[kind] if test_fraction is None else test_fraction
+    if not 0.0 <= share <= 0.9:
+        raise AnnotateError(f"the held-out share is {share:g}; allowed: 0 to 0.9")
     by_digest = {document.digest: document for document in documents}
     if not by_digest:
         raise AnnotateError("a text set needs a document")
@@ -84,22 +108,32 @@ def store_text_set(
         raise AnnotateError(
             f"the texts have {size:,} bytes together; at most {MAX_BYTES:,} make a set: split it"
         )
-    wanted = min(math.ceil(len(by_digest) * test_fraction), len(by_digest) - 1)
-    held_out = set(sorted(by_digest)[:wanted])
+    refuse_repeated_ids(list(by_digest.values()))
+    held_out = set_apart(by_digest, share)
+    figures = count_texts(kind, list(by_digest.values()), held_out)
     lines = [f"{digest} {'test' if digest in held_out else 'train'}\n" for digest in by_digest]
     whole = sha256("".join(lines))
     # Two imports into one workspace take turns: they would draw the same version.
     Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
     latest = TextSet.objects.filter(workspace=workspace, name=name).order_by("-version").first()
+    if latest is not None and latest.kind != kind:
+        raise AnnotateError(
+            f"the text set {name!r} holds {latest.get_kind_display().lower()}; give texts of "
+            "another kind another name"
+        )
     if latest is not None and latest.sha256 == whole:
         return latest
     made = TextSet.objects.create(
         workspace=workspace,
         name=name,
+        kind=kind,
+        source=source,
+        licence=licence,
+        figures=figures,
         version=latest.version + 1 if latest else 1,
         sha256=whole,
-        n_train=len(by_digest) - wanted,
-        n_held_out=wanted,
+        n_train=len(by_digest) - len(held_out),
+        n_held_out=len(held_out),
         size_bytes=size,
     )
     TextDocument.objects.bulk_create(
@@ -110,6 +144,7 @@ def store_text_set(
                 title=document.title,
                 text=document.text,
                 held_out=digest in held_out,
+                fields=dict(document.fields),
             )
             for position, (digest, document) in enumerate(by_digest.items())
         ],
@@ -118,17 +153,51 @@ def store_text_set(
     return made
 
 
-def read_documents(path: Path) -> tuple[list[Document], list[BadRow]]:
-    """Every document of a file, or why its row is none. Raises NotFound or ImportRefused."""
+def check_kind(kind: str) -> None:
+    if kind not in HELD_OUT:
+        raise AnnotateError(f"the kind {kind!r} is none of {', '.join(HELD_OUT)}")
+
+
+def set_apart(by_digest: dict[str, Document], share: float) -> set[str]:
+    """The digests that are held out; a label that nothing would be trained on keeps its last."""
+    wanted = min(math.ceil(len(by_digest) * share), len(by_digest) - 1)
+    left = Counter(each.fields.get("label") for each in by_digest.values())
+    found: set[str] = set()
+    for digest in sorted(by_digest):
+        label = by_digest[digest].fields.get("label")
+        if len(found) < wanted and (label is None or left[label] > 1):
+            found.add(digest)
+            left[label] -= 1
+    return found
+
+
+def refuse_repeated_ids(documents: Sequence[Document]) -> None:
+    """Raise AnnotateError where two different texts have one id: a question could mean either."""
+    counted = Counter(each.fields["id"] for each in documents if "id" in each.fields)
+    twice = [name for name, count in counted.items() if count > 1]
+    if twice:
+        raise AnnotateError(
+            f"{len(twice)} ids stand at more than one text (first: {twice[0]!r}); give each its own"
+        )
+
+
+def read_documents(
+    path: Path, kind: str = TextSet.Kind.DOCUMENTS
+) -> tuple[list[Document], list[BadRow]]:
+    """Every text of a file, or why its row is none. Raises NotFound or ImportRefused."""
     name = path.name.lower().removesuffix(".gz")
-    if name.endswith(PLAIN):
-        return [plain_document(path)], []
     ending = next((each for each in TABLES if name.endswith(each)), None)
+    if name.endswith(PLAIN):
+        if kind != TextSet.Kind.DOCUMENTS:
+            raise ImportRefused(f"{path} is plain text, which is a document; {ROWS[kind]}")
+        return [plain_document(path)], []
+    if ending and kind in (TextSet.Kind.QUESTIONS, TextSet.Kind.CONVERSATIONS):
+        raise ImportRefused(f"{path} is a table; {ROWS[kind]}")
     rows = read_table(path, TABLES[ending]) if ending else read_rows(path, max_bytes=MAX_BYTES)
     documents: list[Document] = []
     bad: list[BadRow] = []
     for line, row in rows:
-        found = row if isinstance(row, BadRow) else one_document(row, line)
+        found = row if isinstance(row, BadRow) else one_document(row, line, kind)
         if isinstance(found, BadRow):
             bad.append(found)
         else:
@@ -150,22 +219,3 @@ def plain_document(path: Path) -> Document:
     if problem:
         raise ImportRefused(f"{path}: {problem}")
     return Document("", text)
-
-
-def one_document(row: Row, line: int) -> Document | BadRow:
-    """A row with a text and perhaps a title; further fields are left out."""
-    title, text = row.get("title") or "", row.get("text")
-    problem = text_problem(title, "title") or text_problem(text, "text") or document_problem(text)
-    if problem:
-        return BadRow(line, problem)
-    return Document(str(title).strip()[:MAX_TITLE], str(text))
-
-
-def document_problem(text: object) -> str:
-    """Why a text is no document; empty where it is one."""
-    words = str(text)
-    if not words.strip():
-        return "text is empty"
-    if words.count("\ufffd") / len(words) > REPLACED:
-        return "text was read in a wrong encoding before (U+FFFD); go back to its source"
-    return text_problem(words, "text")

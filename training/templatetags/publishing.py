@@ -26,5 +26,5 @@ def push_form(context: template.RequestContext, thing: Snapshot | ModelVersion) 
         "csrf_token": context.get("csrf_token"),
         "action": reverse(kind.value, args=[thing.pk]),
         "push": asked[kind].get(thing.pk),
-        "possible": snapshot or bool(getattr(thing, "adapter_path", "")),
+        "possible": isinstance(thing, Snapshot) or thing.kind != ModelVersion.Kind.BASE,
     }

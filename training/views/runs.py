@@ -12,11 +12,14 @@ from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role
 from training.models import Run
 from training.selectors.alarms import run_alarms
+from training.selectors.answers import answering
 from training.selectors.attempts import config_differences, phases, run_samples
 from training.selectors.checkpoints import run_checkpoints
 from training.selectors.classification import class_report
+from training.selectors.compared import comparison
 from training.selectors.evaluations import evaluation_parts, report_path, run_frontier
 from training.selectors.events import run_pace
+from training.selectors.findings import classification, pretraining
 from training.selectors.jobs import job_standing
 from training.selectors.preflight import run_preflight
 from training.selectors.results import run_measures
@@ -34,7 +37,15 @@ SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:
 def run(request: MemberRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(
         Run.objects.select_related(
-            "job", "calibration", "version", "output", "round__project", "round__snapshot"
+            "job",
+            "calibration",
+            "version",
+            "output",
+            "round__project",
+            "round__snapshot",
+            "snapshot__project",
+            "text_set",
+            "documents",
         ),
         pk=pk,
         workspace=request.membership.workspace,
@@ -49,6 +60,10 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         "standing": job_standing(found.job, run_checkpoints(found)),
         "phases": phases(found),
         "measures": run_measures(found),
+        "classified": classification(found),
+        "sides": pretraining(found),
+        "answers": answering(found),
+        "compared": comparison(found),
         "classes": class_report(found),
         "parts": evaluation_parts(found),
         "frontier": run_frontier(found),

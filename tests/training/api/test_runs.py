@@ -72,3 +72,32 @@ def test_a_value_that_is_no_number_is_null(world: World) -> None:
     world.run.metrics.create(name="loss/train", step=1, value=float("inf"), attempt=1)
     found = world.rita.get(f"/runs/{world.run.pk}/metrics").json()["results"]
     assert found[0]["points"] == [{"step": 1, "value": None}]
+
+
+def test_a_run_is_launched_once_under_its_key(world: World) -> None:
+    asked = {
+        "method": "pretrain", "version": world.base.pk, "text_set": world.text_set.pk,
+        "config": {"optim": {"max_steps": 2}}, "idempotency_key": "once",
+    }  # fmt: skip
+    first, again = (world.rita.post("/runs", asked) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 200), first.content
+    made = first.json()
+    assert made["id"] == again.json()["id"]
+    assert (made["text_set"], made["state"]) == (world.text_set.pk, "queued")
+    other = world.rita.post("/runs", {**asked, "tuning": "qlora"})
+    assert (other.status_code, other.json()["type"].rpartition(":")[2]) == (409, "key-reused")
+    listed = world.rita.get("/runs", method="pretrain", state="queued").json()
+    assert [each["id"] for each in listed["results"]] == [made["id"]]
+    assert world.rita.get(f"/text-sets/{world.text_set.pk}").json()["runs"] == [made["id"]]
+
+
+def test_a_launch_that_cannot_be_says_what_to_change(world: World) -> None:
+    asked = {"method": "pretrain", "version": world.base.pk}
+    reply = world.rita.post("/runs", asked)
+    assert (reply.status_code, "needs a text set of documents" in reply.json()["detail"]) == (
+        422, True,
+    )  # fmt: skip
+    reply = world.rita.post("/runs", {**asked, "method": "dpo"})
+    assert reply.json()["errors"][0]["field"] == "method"
+    reply = world.rita.post("/runs", {**asked, "text_set": 10**6})
+    assert reply.json()["errors"][0]["field"] == "text_set"

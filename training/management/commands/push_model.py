@@ -10,7 +10,10 @@ from training.services.publishing import push_model
 
 
 class Command(TrainingCommand):
-    help = "Push a model version's adapter to the Hub: one commit, private unless --public."
+    help = (
+        "Push a model version (an adapter, or a whole model) to the Hub: one commit, private "
+        "unless --public."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("model", type=int, metavar="version", help="the version's id")
