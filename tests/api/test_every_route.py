@@ -197,7 +197,7 @@ def test_what_an_annotator_gets_never_says_what_wrote_it(
 def test_other_methods_are_405(route: str, world: World) -> None:
     for method in ("get", "post", "put", "patch", "delete", "options"):
         if (method.upper(), route) not in TABLE:
-            reply = world.rita.send(method, address(route, world))
+            reply = world.alice.send(method, address(route, world))
             assert reply.status_code == 405
             assert_problem(reply)
 

@@ -21,7 +21,6 @@ from annotate.models import (
 from annotate.services.flagging import flag_comparison
 from annotate.services.freezing import freeze_snapshot
 from annotate.services.ingest import import_comparisons, store_prompt_set
-from annotate.services.machine_judging import register_judge
 from annotate.services.projects import create_project
 from annotate.services.serving import annotator_for, next_assignment
 from rlhf_platform.accounts.models import ApiToken, User, Workspace
@@ -30,6 +29,7 @@ from tests.factories import make_comparison
 from tests.people import People
 from training.models import ModelVersion, Round, Run, TextSet
 from training.services.launching import launch_round
+from training.services.machine_judging import judge_at
 from training.services.text_rows import Document
 from training.services.text_sets import store_text_set
 from training.services.versions import base_version
@@ -129,14 +129,8 @@ def make_world(people: People, folder: Path) -> World:
     flag = flag_comparison(assignment=assignment, annotator=bob, kind="private")
     texts = [Document("", f"Document {n} says something.") for n in range(4)]
     text_set = store_text_set(workspace=people.workspace, documents=texts, name="texts")
-    settings = {
-        "url": "https://example.org/v1",
-        "model": "m",
-        "how": "verdict",
-        "max_new_tokens": 9,
-    }
-    judge = register_judge(
-        workspace=people.workspace, name="strict", rubric="Be strict.", settings=settings
+    judge = judge_at(
+        project=project, name="strict", rubric="Be strict.", url="https://example.org/v1", model="m"
     )
     token = ApiToken.objects.get()
     return World(

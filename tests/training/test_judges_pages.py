@@ -14,12 +14,15 @@ from annotate.services.machine_judging import register_judge, store_machine_judg
 from tests.api.world import caller
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
 from tests.people import People
-from training.engine.config_judge import RUBRIC
+from training.engine.config_judge import RUBRIC, WORDING
 from training.models import Job
 from training.services.versions import base_version
 
 URL = "https://8.8.8.8/v1"  # an address that needs no look-up
-SETTINGS = {"url": URL, "model": "m", "how": "verdict", "max_new_tokens": 256}
+SETTINGS = {
+    "base": "none", "quantization": "none", "adapter": None, "adapter_sha256": None,
+    "wording": WORDING, "url": URL, "model": "m", "how": "verdict", "max_new_tokens": 256,
+}  # fmt: skip
 BY_PEOPLE, ALONE = 30, 12
 pytestmark = pytest.mark.django_db
 

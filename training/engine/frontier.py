@@ -1,6 +1,6 @@
 """Reward against KL over the steps of an online run: what each nat of drift bought.
 
-Gao et al. 2022 (arXiv 2210.10760, section 3) draw reward over the KL of the policy to its
+Gao et al. 2022 (arXiv 2210.10760) draw reward over the KL of the policy to its
 reference; a step is on the frontier where no other reached its reward with as little KL. The
 reward is what the policy was trained on, so a rising curve alone does not say that people agree.
 Holds no torch.

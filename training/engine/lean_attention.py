@@ -30,7 +30,7 @@ ATTENTIONS = (LlamaAttention, MistralAttention, Qwen2Attention, Qwen3Attention)
 
 
 class Rotation(torch.autograd.Function):
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864, equation 34), halves as pairs.
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves as pairs.
 
     (x₁, x₂) becomes (x₁·cos − x₂·sin, x₂·cos + x₁·sin); the gradient is rotated back.
     """

@@ -60,7 +60,7 @@ class Frozen(torch.autograd.Function):
 
 
 class LowRank(torch.autograd.Function):
-    """x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with W and b frozen (Hu et al. 2021, arXiv 2106.09685, equation 3)."""
+    """x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with W and b frozen (Hu et al. 2021, arXiv 2106.09685)."""
 
     @staticmethod
     def forward(
