@@ -91,8 +91,10 @@ class Advising(Endpoint):
         if distance is not None:
             case |= {"domain_distance": distance["distance"], "domain_measured": True}
         try:
-            known = version is not None and case.get("base_config") is None
-            found = advise(case_from_dict(case, shape=version_shape(version) if known else None))
+            shape = None
+            if version is not None and case.get("base_config") is None:
+                shape = version_shape(version)
+            found = advise(case_from_dict(case, shape=shape))
         except EngineError as error:
             raise ValidationError({"case": [f"{error}."]}) from error
         more = {"measuring": self.measuring(asked, version, found), "measured": distance}

@@ -350,9 +350,9 @@ class RunConfig:
             own = own if self.method == "evaluate" else "adapter"
             check(start is None, "adapter.init_from", start, f"null; use {self.method}.{own}")
         if self.method == "compare":
-            own = self.optim == OptimConfig() and self.adapter == AdapterConfig()
+            bare = self.optim == OptimConfig() and self.adapter == AdapterConfig()
             check(
-                own, "optim or adapter", "set", "both left out; each stage of compare has its own"
+                bare, "optim or adapter", "set", "both left out; each stage of compare has its own"
             )
         if self.method in ("reward", "dpo", "ppo", *TRL_METHODS):
             check(self.adapter.dropout == 0.0, "adapter.dropout", self.adapter.dropout, "0 here")

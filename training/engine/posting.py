@@ -110,10 +110,11 @@ class Pinned(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         self._kinds = {"addresses": addresses}
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(type("Pinned", (PinnedHTTP,), self._kinds), request)
+        kind: Any = type("Pinned", (PinnedHTTP,), self._kinds)
+        return self.do_open(kind, request)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        kind = type("Pinned", (PinnedHTTPS,), self._kinds)
+        kind: Any = type("Pinned", (PinnedHTTPS,), self._kinds)
         return self.do_open(kind, request, context=ssl.create_default_context())
 
 
