@@ -6,18 +6,21 @@ const FIRST = {
   diff: "d", zoom: "z", guidelines: "g", help: "?",
 };
 
-// The server keeps them with the person; this browser holds what it has not been told yet.
+// The server keeps them with the person; this browser holds what it has not been told yet. Only the
+// judging screen has the form; where answers are revised or previewed, what this browser holds counts.
 const form = document.getElementById("keys-form");
-const { person } = form.dataset;
-const told = JSON.parse(document.getElementById("hotkeys").textContent);
+const person = form?.dataset.person;
+const told = form
+  ? JSON.parse(document.getElementById("hotkeys").textContent)
+  : { on: true, pace: true, keys: {}, kept: false };
 let wishes = { on: told.on, pace: told.pace, keys: told.keys };
 
 let local = null;
 try { local = JSON.parse(localStorage.getItem(PLACE)); } catch { /* as the server says */ }
 // Before there was a server to tell, nothing said whose they were.
-if (local && (local.person ?? person) === person && (local.untold || !told.kept)) {
+if (local && (!form || ((local.person ?? person) === person && (local.untold || !told.kept)))) {
   wishes = { on: local.on ?? true, pace: local.pace ?? true, keys: local.keys ?? {} };
-  tell();
+  if (form) tell();
 }
 
 const keyOf = (act) => wishes.keys[act] ?? FIRST[act];
