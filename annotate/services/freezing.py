@@ -192,7 +192,7 @@ def freeze_snapshot(
             )
     rows.sort(key=lambda row: bytes.fromhex(row[0]))
     # The project's row serialises two freezes, which would otherwise draw the same number.
-    Project.objects.select_for_update().get(pk=project.pk)
+    Project.objects.select_for_update(no_key=True).get(pk=project.pk)
     highest = project.snapshots.aggregate(highest=Max("number"))["highest"] or 0
     snapshot = Snapshot.objects.create(
         workspace=project.workspace,

@@ -50,7 +50,7 @@ def register_judge(
         raise AnnotateError(problem or "the rubric is empty")
     digest = sha256(canonical_json({"rubric": rubric, "settings": dict(settings)}))
     # The workspace's row makes two registrations take turns; both would draw the same number.
-    Workspace.objects.select_for_update().get(pk=workspace.pk)
+    Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
     versions = JudgeVersion.objects.filter(workspace=workspace, name=name)
     found = versions.filter(digest=digest).first()
     if found is not None:

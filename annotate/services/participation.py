@@ -44,7 +44,7 @@ def update_terms(*, project: Project, named: Collection[User] | None = None, **t
         problem = text_problem(terms.get(name, ""), name.replace("_", " "))
         if problem or len(terms.get(name, "")) > MAX_TEXT:
             raise AnnotateError(problem or f"{name} is longer than {MAX_TEXT} characters")
-    locked = Project.objects.select_for_update().get(pk=project.pk)
+    locked = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
     check_repeats(locked, terms)
     asked = ("content_warning", "consent_text")
     if any(name in terms and terms[name] != getattr(locked, name) for name in asked):

@@ -143,7 +143,7 @@ def update_project(
         answers = answers_of(project.kind, names)
         questions = checked_form(kind=project.kind, form=form, answers=answers)
     # The row serialises two changes, and holds back imports that would open with the old overlap.
-    locked = Project.objects.select_for_update().get(pk=project.pk)
+    locked = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
     if overlap is not None and overlap != locked.overlap:
         change_overlap(locked, overlap)
     asked = {

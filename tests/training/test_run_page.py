@@ -62,7 +62,8 @@ def test_a_classification_is_shown_class_by_class(run: Run, people: People, clie
     run.result = {
         "status": "done", "metrics": {},
         "classification": {
-            "labels": ["ham", "<b>spam"], "rows": 6, "confusion": [[2, 0], [4, 0]],
+            "labels": ["ham", "<b>spam"], "rows": 6,
+            "calibration": {"ece": 0.1, "bins": []}, "majority": {"label": "ham", "accuracy": 0.33}, "confusion": [[2, 0], [4, 0]],
             "per_class": [
                 {"label": "ham", "support": 2, "predicted": 6, **share},
                 {"label": "<b>spam", "support": 4, "predicted": 0, **nothing},

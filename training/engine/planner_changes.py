@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from training.engine.config import ONLINE_METHODS, OPTIMIZERS, TRL_METHODS, PPOConfig, RunConfig
+from training.engine.config import (
+    IDLE_METHODS,
+    ONLINE_METHODS,
+    OPTIMIZERS,
+    TRL_METHODS,
+    PPOConfig,
+    RunConfig,
+)
 from training.engine.planner_memory import DECODE_ROWS
 
 #: Below these a smaller setting saves next to nothing.
@@ -44,7 +51,7 @@ def kinds(config: RunConfig, device: str) -> Iterator[Kind]:
 
 
 def trains(config: RunConfig) -> bool:
-    return config.method not in ("evaluate", "sample", "judge")
+    return config.method not in IDLE_METHODS
 
 
 def same_results(config: RunConfig) -> Iterator[Kind]:

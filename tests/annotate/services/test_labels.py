@@ -14,6 +14,7 @@ from annotate.export.writers import export_snapshot
 from annotate.models import Annotator, Answer, Comparison, Judgment, Project
 from annotate.selectors.label_quality import label_quality
 from annotate.selectors.quality import project_agreement
+from annotate.services import searching
 from annotate.services.aggregation import aggregate_project
 from annotate.services.freezing import freeze_snapshot
 from annotate.services.ingest import import_comparisons
@@ -148,7 +149,10 @@ def test_undo_and_skip_are_those_of_comparisons(people: People, tmp_path: Path) 
     assert all(overlap_holds(item) for item in Comparison.objects.all())
 
 
-def test_a_label_costs_the_statements_of_a_comparison(people: People, tmp_path: Path) -> None:
+def test_a_label_costs_the_statements_of_a_comparison(
+    people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "REMEMBER_EVERY", 2**62)  # a place is remembered now and then
     bob = make_annotator(people.workspace, people.bob)
     compared = make_project(people.workspace)
     for number in range(2):
