@@ -63,7 +63,8 @@ def test_a_classification_is_shown_class_by_class(run: Run, people: People, clie
         "status": "done", "metrics": {},
         "classification": {
             "labels": ["ham", "<b>spam"], "rows": 6,
-            "calibration": {"ece": 0.1, "bins": []}, "majority": {"label": "ham", "accuracy": 0.33}, "confusion": [[2, 0], [4, 0]],
+            "calibration": {"ece": 0.1, "bins": []}, "majority": {"label": "ham", "accuracy": 0.33},
+            "confusion": [[2, 0], [4, 0]],
             "per_class": [
                 {"label": "ham", "support": 2, "predicted": 6, **share},
                 {"label": "<b>spam", "support": 4, "predicted": 0, **nothing},
@@ -74,7 +75,7 @@ def test_a_classification_is_shown_class_by_class(run: Run, people: People, clie
     client.force_login(people.rita)
     page = client.get(f"/runs/{run.pk}/").content.decode()
     assert "On 6 held-out rows" in page
-    assert "[0.2, 0.8]" in page
+    assert "[0.200, 0.800]" in page
     assert "never said" in page
     assert "&lt;b&gt;spam" in page
     assert "4 of 4" in page
