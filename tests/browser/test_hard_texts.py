@@ -196,6 +196,7 @@ def test_forced_colours_keep_the_choice_and_the_focus_apart(
             page.keyboard.press("Tab")
             shown = page.evaluate(
                 """() => { const e = document.activeElement;
+                  if (e === document.body) return true; // round the end of the page
                   const box = e.closest("label") ?? e;
                   return [e, box].some((one) => getComputedStyle(one).outlineStyle !== "none"); }"""
             )
