@@ -9,15 +9,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from glob import glob
 
 import psycopg
 
 URL = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
 FOLDERS = ["tests/accounts", "tests/annotate", "tests/contracts", "tests/training"]
-#: What no database does otherwise: run on one of them.
+#: What no database does otherwise: run on one of them. Pages and API endpoints call services and
+#: selectors, which run on both, and the browser tests walk through the pages on SQLite.
 ONCE = [
-    *(f"tests/annotate/{name}" for name in ("commands", "export", "formats", "statistics")),
+    "tests/accounts",
+    *(f"tests/annotate/{name}" for name in ("api", "commands", "export", "formats", "statistics")),
     *(f"tests/training/{name}" for name in ("api", "export", "test_judge_command.py")),
+    *sorted(glob("tests/annotate/test_*.py")),
+    *sorted(glob("tests/training/test_*page*.py") + glob("tests/training/test_*shown.py")),
 ]
 BESIDE = ["-m", "light", "-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
 ALONE = ["-m", "not light and not faults"]
