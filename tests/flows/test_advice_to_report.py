@@ -75,7 +75,7 @@ def test_a_case_becomes_an_evaluated_classifier(
     work_off_the_queue()
     run.refresh_from_db()
     assert run.job.state == "succeeded", run.job.detail
-    page.keyboard.press("F5")
+    page.reload()
     page.get_by_role("heading", name="What it measured").wait_for()
     row = page.get_by_role("row").filter(has=page.get_by_text("classify/accuracy", exact=True))
     assert row.count() == 1
