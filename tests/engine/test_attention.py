@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tests.engine.test_packing import trees
 from training.engine import models
-from training.engine.attention import Blocks, asked_by_blocks, by_blocks, layout_of
+from training.engine.attention import Blocks, by_blocks, layout_of
 from training.engine.batching import EVERY, LEAST_COMMON, PROMPT, Packing, pack, tree_mask
 from training.engine.data import Branch, Tree
 from training.engine.logprobs import states_at
@@ -64,8 +64,7 @@ def test_values_and_gradients_are_those_under_the_mask(
     rows = mask if asked is None else mask[asked]
     dense = scaled_dot_product_attention(of_asked(), *whole, attn_mask=rows, scale=0.3)
     layout = layout_of(blocks, torch.float32, CPU, common=common, wanted=asked)
-    attend = by_blocks if asked is None else asked_by_blocks
-    ours = attend(of_asked(), key, value, layout, 0.3)
+    ours = by_blocks(of_asked(), key, value, layout, 0.3, asked=asked is not None)
     expected = with_gradients(dense.transpose(1, 2))
     for found, right in zip(with_gradients(ours), expected, strict=True):
         torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)

@@ -48,10 +48,9 @@ class Block:
     before: tuple[int, ...]
     mask: Tensor | None
     """What each may look at: (size, tokens before + size) of 0, else −∞; None: causal, alone."""
-    asked: Tensor | None
-    """Which of its tokens the last layer is asked for: (n,); None: all of them."""
     asked_mask: Tensor | None
-    """The mask's rows of those: (n, tokens before + size)"""
+    """The mask's rows of the n tokens that the last layer is asked for: (n, tokens before + size);
+    None where it is asked for all."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,11 @@ class Layout:
     @property
     def sizes(self) -> list[int]:
         return [block.size for block in self.blocks]
+
+    @property
+    def asked_sizes(self) -> list[int]:
+        """How many tokens of each block the last layer is asked for, where not for all."""
+        return [0 if block.asked_mask is None else len(block.asked_mask) for block in self.blocks]
 
 
 def layout_of(
@@ -87,13 +91,13 @@ def layout_of(
     def add(size: int, before: tuple[int, ...]) -> int:
         seen = sum(sizes[place] for place in before)
         start = sum(sizes)
-        asked = asked_mask = None
+        asked_mask = None
         if wanted is not None:
             asked = wanted[(wanted >= start) & (wanted < start + size)] - start
             asked_mask = lower_right(asked, seen, seen + size, dtype)
         own = torch.arange(size, device=device)
         mask = lower_right(own, seen, seen + size, dtype) if before else None
-        blocks.append(Block(size, before, mask, asked, asked_mask))
+        blocks.append(Block(size, before, mask, asked_mask))
         sizes.append(size)
         return len(sizes) - 1
 
@@ -146,53 +150,39 @@ def attend(
 
 
 def by_blocks(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    scaling: float | None,
+    *,
+    asked: bool = False,
 ) -> Tensor:
     """query: (B, heads, T, D). key, value: (B, key heads, T, D). Returns: (B, T, heads, D)
 
+    asked: only of the n tokens that the layout's last layer is asked for, with n for T in the
+    query and what is returned.
     Heads share keys where there are fewer of those, without a copy for each (enable_gqa).
     """
     # split, whose gradient is one concatenation; that of a slice is a row of zeros for each
-    queries, keys, values = (each.split(layout.sizes, dim=2) for each in (query, key, value))
+    queries = query.split(layout.asked_sizes if asked else layout.sizes, dim=2)
+    keys, values = (each.split(layout.sizes, dim=2) for each in (key, value))
     parts = []
     for place, block in enumerate(layout.blocks):
+        if not queries[place].shape[2]:
+            continue
         whole = (*block.before, place)
+        mask = block.asked_mask if asked else block.mask
         part = scaled_dot_product_attention(
             queries[place],
             joined(keys, whole),
             joined(values, whole),
-            attn_mask=block.mask,
-            is_causal=block.mask is None,
+            attn_mask=mask,
+            is_causal=mask is None,
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
         parts.append(part.transpose(1, 2))
-    return torch.cat(parts, dim=1)
-
-
-def asked_by_blocks(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None
-) -> Tensor:
-    """`by_blocks` of the tokens that the layout's last layer is asked for alone.
-
-    query: (B, heads, n, D). key, value: (B, key heads, T, D). Returns: (B, n, heads, D)
-    """
-    keys, values = (each.split(layout.sizes, dim=2) for each in (key, value))
-    asked = [0 if block.asked is None else len(block.asked) for block in layout.blocks]
-    queries = query.split(asked, dim=2)
-    parts = []
-    for place, block in enumerate(layout.blocks):
-        if asked[place]:
-            whole = (*block.before, place)
-            part = scaled_dot_product_attention(
-                queries[place],
-                joined(keys, whole),
-                joined(values, whole),
-                attn_mask=block.asked_mask,
-                scale=scaling,
-                enable_gqa=query.shape[1] != key.shape[1],
-            )
-            parts.append(part.transpose(1, 2))
     return torch.cat(parts, dim=1)
 
 

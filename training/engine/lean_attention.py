@@ -20,7 +20,7 @@ from transformers.models.mistral.modeling_mistral import MistralAttention, Mistr
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3DecoderLayer
 
-from training.engine.attention import IMPLEMENTATION, Layout, asked_by_blocks, by_blocks
+from training.engine.attention import IMPLEMENTATION, Layout, by_blocks
 from training.engine.products import project
 
 #: Layers that compute x + attention(norm(x)), then x + mlp(norm(x)), and their attention: rotated
@@ -83,11 +83,9 @@ def layer_forward(
     wanted = layout.wanted if self.is_last else None
     attention = self.self_attn
     normed = self.input_layernorm(hidden_states)
-    if wanted is None:
-        asking, residual, attend = normed, hidden_states, by_blocks
-    else:
+    asking, residual = normed, hidden_states
+    if wanted is not None:
         asking, residual = normed[:, wanted], hidden_states[:, wanted]
-        attend = asked_by_blocks
     size = attention.head_dim
     query = project(attention.q_proj, asking).unflatten(-1, (-1, size))
     key = project(attention.k_proj, normed).unflatten(-1, (-1, size))
@@ -99,9 +97,8 @@ def layer_forward(
     if wanted is not None:
         cos, sin = cos[:, wanted], sin[:, wanted]
     query = Rotation.apply(query, cos, sin)
-    seen = attend(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), layout, attention.scaling
-    )
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    seen = by_blocks(query, key, value, layout, attention.scaling, asked=wanted is not None)
     states = residual + project(attention.o_proj, seen.flatten(2))
     return states + self.mlp(self.post_attention_layernorm(states))
 
