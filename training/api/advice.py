@@ -14,12 +14,11 @@ from rest_framework.response import Response
 from rlhf_platform.accounts.api.description import describe
 from rlhf_platform.accounts.api.endpoint import Endpoint, Strict
 from training.api.settings_field import SettingsField
-from training.engine.advisor import Advice, advise
-from training.engine.advisor_case import case_from_dict
+from training.engine.advisor import Advice
 from training.engine.errors import EngineError
 from training.errors import CannotLaunch
 from training.models import Job, ModelVersion, TextSet
-from training.selectors.plans import version_shape
+from training.selectors.advice import advise_on
 from training.services.measuring import measured_distance, measuring_source, queue_measurement
 
 
@@ -88,13 +87,8 @@ class Advising(Endpoint):
             version = self.named("version", bases, pk=asked["version"])
             case["base"] = version.base["source"]
         distance = self.distance(asked)
-        if distance is not None:
-            case |= {"domain_distance": distance["distance"], "domain_measured": True}
         try:
-            shape = None
-            if version is not None and case.get("base_config") is None:
-                shape = version_shape(version)
-            found = advise(case_from_dict(case, shape=shape))
+            found = advise_on(case, version=version, distance=distance)
         except EngineError as error:
             raise ValidationError({"case": [f"{error}."]}) from error
         more = {"measuring": self.measuring(asked, version, found), "measured": distance}

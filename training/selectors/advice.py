@@ -7,14 +7,17 @@ versions of the workspace, a base that is still to be registered, or a step that
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rlhf_platform.accounts.models import Workspace
-from training.engine.advisor import Advice
+from training.engine.advisor import Advice, advise
+from training.engine.advisor_case import case_from_dict
 from training.engine.advisor_presets import ENCODER, ENCODER_CONFIG, Stage
 from training.engine.packaged import PACKAGED
 from training.models import ModelVersion
+from training.selectors.plans import version_shape
 from training.services.methods import LAUNCHABLE
 from training.services.versions import HUB_ID, registered_base
 
@@ -72,6 +75,23 @@ class Step:
             start = {"version": self.version.pk}
         said = {"method": self.stage.method, "tuning": self.tuning, "settings": self.settings}
         return said | start | ({"after": self.after} if self.after else {})
+
+
+def advise_on(
+    case: Mapping[str, Any], *, version: ModelVersion | None, distance: Mapping[str, Any] | None
+) -> Advice:
+    """The advice on a case, which a version of the workspace and a measured distance complete.
+
+    A pasted base_config stands before the version's own shape. Raises EngineError naming what is
+    wrong with the case or its base.
+    """
+    asked = dict(case)
+    if distance is not None:
+        asked |= {"domain_distance": distance["distance"], "domain_measured": True}
+    shape = None
+    if version is not None and asked.get("base_config") is None:
+        shape = version_shape(version)
+    return advise(case_from_dict(asked, shape=shape))
 
 
 def steps_of(found: Advice, *, workspace: Workspace, version: ModelVersion | None) -> list[Step]:

@@ -93,8 +93,9 @@ def measuring_source(*, version: ModelVersion | None, base: str) -> str:
 
 def measured_distance(job: Job | None) -> dict[str, Any] | None:
     """What a measurement found; None as long as it has found nothing."""
-    ended = job is not None and job.kind == Job.Kind.MEASURE and job.state == Job.State.SUCCEEDED
-    return job.outcome if job is not None and ended else None
+    if job is None or job.kind != Job.Kind.MEASURE or job.state != Job.State.SUCCEEDED:
+        return None
+    return job.outcome
 
 
 def execute_measurement(

@@ -14,13 +14,11 @@ from django.views.decorators.http import require_http_methods
 
 from rlhf_platform.accounts.access import MemberRequest, requires
 from rlhf_platform.accounts.models import Role, Workspace
-from training.engine.advisor import Advice, advise
-from training.engine.advisor_case import case_from_dict
+from training.engine.advisor import Advice
 from training.engine.errors import EngineError
 from training.errors import CannotLaunch, UnknownBase
 from training.models import Job, ModelVersion, Run
-from training.selectors.advice import Step, made_by, steps_of
-from training.selectors.plans import version_shape
+from training.selectors.advice import Step, advise_on, made_by, steps_of
 from training.services.launching_runs import launch_run
 from training.services.measuring import measured_distance, queue_measurement
 from training.services.methods import LAUNCHABLE
@@ -121,7 +119,8 @@ def advice(request: MemberRequest) -> HttpResponse:
         if any(form.cleaned_data[name] for name in TEXTS):
             return redirect(f"{reverse('advise')}?measured={queued(form, workspace).pk}")
         try:
-            found = advised(form, distance)
+            version = form.cleaned_data["version"]
+            found = advise_on(form.case(), version=version, distance=distance)
         except EngineError as error:
             form.add_error(None, f"{error}.")
     context: dict[str, Any] = {
@@ -163,16 +162,6 @@ def queued(form: CaseForm, workspace: Workspace) -> Job:
         text_set=said["text_set"],
         case=form.said,
     )
-
-
-def advised(form: CaseForm, distance: dict[str, Any] | None) -> Advice:
-    """Raises EngineError naming what is wrong with the case or its base."""
-    version = form.cleaned_data["version"]
-    known = version is not None and not form.cleaned_data["base_config"]
-    case = form.case()
-    if distance is not None:
-        case |= {"domain_distance": distance["distance"], "domain_measured": True}
-    return advise(case_from_dict(case, shape=version_shape(version) if known else None))
 
 
 def launch_at(step: Step) -> tuple[str, str]:
