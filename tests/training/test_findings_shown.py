@@ -10,7 +10,7 @@ from django.test import Client
 from tests.people import People
 from tests.training import findings
 from training.models import Run
-from training.selectors.findings import LARGEST_MATRIX
+from training.selectors.classification import LARGEST_MATRIX
 from training.services.text_rows import Document
 from training.services.text_sets import store_text_set
 

@@ -15,11 +15,11 @@ from training.selectors.alarms import run_alarms
 from training.selectors.answers import answering
 from training.selectors.attempts import config_differences, phases, run_samples
 from training.selectors.checkpoints import run_checkpoints
-from training.selectors.classification import class_report
+from training.selectors.classification import classification
 from training.selectors.compared import comparison
 from training.selectors.evaluations import evaluation_parts, report_path, run_frontier
 from training.selectors.events import run_pace
-from training.selectors.findings import classification, pretraining
+from training.selectors.findings import pretraining
 from training.selectors.jobs import job_standing
 from training.selectors.preflight import run_preflight
 from training.selectors.results import run_measures
@@ -64,7 +64,6 @@ def run(request: MemberRequest, pk: int) -> HttpResponse:
         "sides": pretraining(found),
         "answers": answering(found),
         "compared": comparison(found),
-        "classes": class_report(found),
         "parts": evaluation_parts(found),
         "frontier": run_frontier(found),
         "has_report": report_path(found) is not None,
