@@ -112,7 +112,7 @@ def set_avoided(*, annotator: Annotator, topics: Any) -> None:
     """Topics that a person would rather not read about: what they hold of them goes back."""
     annotator.avoids = checked_topics(topics, most=MAX_AVOIDED)
     annotator.save(update_fields=["avoids"])
-    release_avoided(workspace=annotator.workspace)
+    release_avoided(annotator)
 
 
 def report_to_admins(*, project: Project, annotator: Annotator, text: str) -> Report:

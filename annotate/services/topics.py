@@ -34,7 +34,8 @@ def store_topics(*, workspace: Workspace, named: Iterable[tuple[Prompt, list[str
         ignore_conflicts=True,
         batch_size=CHUNK,
     )
-    release_avoided(workspace=workspace)
+    for annotator in Annotator.objects.filter(workspace=workspace).exclude(avoids=[]):
+        release_avoided(annotator)
 
 
 @transaction.atomic
@@ -46,13 +47,12 @@ def set_topics(*, prompt: Prompt, topics: Any) -> list[str]:
     return names
 
 
-def release_avoided(*, workspace: Workspace) -> None:
-    """Take back what people hold, or have waiting, about a topic that they asked not to see."""
-    for annotator in Annotator.objects.filter(workspace=workspace).exclude(avoids=[]):
-        held = Assignment.objects.filter(
-            annotator=annotator,
-            state=Assignment.State.LEASED,
-            comparison__prompt__topics__name__in=annotator.avoids,
-        ).order_by("comparison_id")
-        for pk, comparison in held.values_list("pk", "comparison_id").distinct():
-            release(assignment_id=pk, comparison_id=comparison, to=Assignment.State.EXPIRED)
+def release_avoided(annotator: Annotator) -> None:
+    """Take back what a person holds, or has waiting, about a topic that they asked not to see."""
+    held = Assignment.objects.filter(
+        annotator=annotator,
+        state=Assignment.State.LEASED,
+        comparison__prompt__topics__name__in=annotator.avoids,
+    ).order_by("comparison_id")
+    for pk, comparison in held.values_list("pk", "comparison_id").distinct():
+        release(assignment_id=pk, comparison_id=comparison, to=Assignment.State.EXPIRED)
