@@ -68,8 +68,7 @@ def submit_judgment(
     )
     if active_ms is not None and not 0 <= active_ms < 2**31:
         raise AnnotateError("active_ms must be a number of milliseconds from 0")
-    more = [] if strength is None and not details else [strength, details or {}]
-    body = sha256(canonical_json([assignment.pk, answer, rationale, *more]))
+    body = body_digest(assignment.pk, answer, rationale, strength=strength, details=details)
 
     def stored(latest: Judgment | None) -> Judgment:
         judgment = Judgment.objects.create(
@@ -120,6 +119,12 @@ def submit_judgment(
             return earlier
         answer_late(assignment, annotator)
         return stored(latest)
+
+
+def body_digest(*said: Any, strength: int | None, details: Mapping[str, Any] | None) -> str:
+    """SHA-256 of what was sent under a key; what the form asks beside it counts where said."""
+    more = [] if strength is None and not details else [strength, details or {}]
+    return sha256(canonical_json([*said, *more]))
 
 
 def words_for(assignment: Assignment, answer: str) -> dict[str, str]:

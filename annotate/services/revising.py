@@ -10,9 +10,14 @@ from django.db import transaction
 from django.utils import timezone
 
 from annotate.errors import AnnotateError, KeyReused, ProjectClosed
-from annotate.formats.canonical import canonical_json, sha256
 from annotate.models import Annotator, Answer, Judgment, Project
-from annotate.services.judging import check_key, check_offered, replies_for, words_for
+from annotate.services.judging import (
+    body_digest,
+    check_key,
+    check_offered,
+    replies_for,
+    words_for,
+)
 from annotate.services.serving import lock_person
 
 
@@ -46,8 +51,7 @@ def revise_judgment(
     """
     check_key(idempotency_key)
     lock_person(annotator)
-    more = [] if strength is None and not details else [strength, details or {}]
-    body = sha256(canonical_json(["revise", judgment.pk, answer, rationale, *more]))
+    body = body_digest("revise", judgment.pk, answer, rationale, strength=strength, details=details)
     again = Judgment.objects.filter(annotator=annotator, idempotency_key=idempotency_key).first()
     if again is not None:
         if again.body_digest != body:

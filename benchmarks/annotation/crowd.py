@@ -32,6 +32,13 @@ class Tally:
     errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def add(self, other: Tally) -> None:
+        """Take in what another has seen; the seconds stay."""
+        self.next_s += other.next_s
+        self.submit_s += other.submit_s
+        self.keys += other.keys
+        self.errors += other.errors
+
 
 def percentile(seconds: list[float], percent: int) -> float:
     """In milliseconds."""
@@ -77,9 +84,7 @@ def judge(
         except Exception as error:
             mine.errors.append(repr(error))
         with lock:
-            tally.next_s += mine.next_s
-            tally.submit_s += mine.submit_s
-            tally.errors += mine.errors
+            tally.add(mine)
 
     def work(caller: Caller, mine: Tally, index: int) -> None:
         status, served, took = caller.post(f"/projects/{slug}/next", {})

@@ -199,10 +199,7 @@ def judge(project: int, accounts: list[Account]) -> Tally:
         except Exception as error:
             mine.errors.append(repr(error))
         with lock:
-            tally.next_s += mine.next_s
-            tally.submit_s += mine.submit_s
-            tally.keys += mine.keys
-            tally.errors += mine.errors
+            tally.add(mine)
 
     threads = [threading.Thread(target=one, args=(account,)) for account in accounts]
     for thread in threads:
