@@ -28,6 +28,17 @@ class TextSetField(forms.ModelChoiceField):
         )
 
 
+def base_field(label: str, help_text: str) -> forms.CharField:
+    """A base by its name, which needs no version yet."""
+    return forms.CharField(
+        required=False,
+        max_length=200,
+        label=label,
+        help_text=help_text,
+        widget=forms.TextInput(attrs={"spellcheck": "false", "autocomplete": "off"}),
+    )
+
+
 class SingleRunForm(forms.Form):
     """One method, what it starts from, what it reads."""
 
@@ -35,13 +46,9 @@ class SingleRunForm(forms.Form):
     version = forms.ModelChoiceField(
         ModelVersion.objects.none(), required=False, label="Starts from"
     )
-    base = forms.CharField(
-        required=False,
-        max_length=200,
-        label="Or from a new base",
-        help_text=f"{NAMES}, or a Hub id such as google-bert/bert-base-uncased. Counts before the "
-        "version.",
-        widget=forms.TextInput(attrs={"spellcheck": "false", "autocomplete": "off"}),
+    base = base_field(
+        "Or from a new base",
+        f"{NAMES}, or a Hub id such as google-bert/bert-base-uncased. Counts before the version.",
     )
     snapshot = forms.ModelChoiceField(
         Snapshot.objects.none(),
@@ -124,12 +131,9 @@ class CaseForm(forms.Form):
     version = forms.ModelChoiceField(
         ModelVersion.objects.none(), required=False, label="With which base?"
     )
-    base = forms.CharField(
-        required=False,
-        max_length=200,
-        label="Or another base by its name",
-        help_text=f"{NAMES} (an encoder), or a Hub id. Counts before the one chosen.",
-        widget=forms.TextInput(attrs={"spellcheck": "false", "autocomplete": "off"}),
+    base = base_field(
+        "Or another base by its name",
+        f"{NAMES} (an encoder), or a Hub id. Counts before the one chosen.",
     )
     base_config = forms.CharField(
         required=False,
