@@ -201,6 +201,8 @@ SPECTACULAR_SETTINGS = {
 #: The most bytes a JSON body, and an uploaded file (through the API or a page), may have.
 API_MAX_BODY_BYTES = 1024 * 1024
 MAX_UPLOAD_BYTES = env.number("MAX_UPLOAD_MB", 256, minimum=1) * 1024 * 1024
+#: Processes of the web that `manage.py up` starts, each with eight threads.
+WEB_PROCESSES = env.number("WEB_PROCESSES", 2, minimum=1)
 
 # Jobs -------------------------------------------------------------------------------------------
 #: "embedded" (a Valkey of our own in DATA_DIR), redis://…, amqp://…, or "none" (workers poll).

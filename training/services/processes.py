@@ -61,11 +61,16 @@ def manage(*arguments: str) -> list[str]:
 
 
 def web(listener: socket.socket) -> list[str]:
-    """gunicorn with threads: pages are short and mostly wait for the database."""
+    """gunicorn with threads: pages are short and mostly wait for the database.
+
+    Processes, because Python runs one thread of each at a time; forked when all is imported, so
+    that they share most of their memory.
+    """
     return [
         sys.executable, "-m", "gunicorn", "rlhf_platform.wsgi:application",
-        "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--workers", "1",
-        "--threads", "8", "--graceful-timeout", "10", "--no-control-socket",
+        "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--preload",
+        "--workers", str(settings.WEB_PROCESSES), "--threads", "8",
+        "--graceful-timeout", "10", "--no-control-socket",
     ]  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from training.services.processes import (
 
 class Command(TrainingCommand):
     help = "Everything on one machine: migrate, embedded broker, worker and web."
+    #: They load every page, which this process, alive for as long as the site, never serves.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")
@@ -28,7 +30,7 @@ class Command(TrainingCommand):
     def work(self, **options: Any) -> None:
         host, port = options["host"], options["port"]
         with listening(host, port) as listener:
-            call_command("migrate", verbosity=0)
+            call_command("migrate", verbosity=0, skip_checks=True)
             self.run(listener, f"http://{host}:{port}")
 
     def run(self, listener: socket.socket, address: str) -> None:

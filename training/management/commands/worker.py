@@ -15,6 +15,8 @@ from training.services.working import Worker
 
 class Command(TrainingCommand):
     help = "Run queued jobs: training and sampling one at a time, everything else beside them."
+    #: They load every page, which a worker never serves.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--queues", default=",".join(Job.Queue.values), help="%(default)s")
