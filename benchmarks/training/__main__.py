@@ -1,8 +1,9 @@
 """`make bench-training`: the engine against stock TRL, side by side in one run.
 
-Each side works in a process of its own, in turn (A B A B …), on the same rows, base, adapter, batch
-size and number of threads; only the work itself is timed. ONLY="dpo-4 sft" selects rows, ROUNDS=1
-makes do with so many rounds of each.
+Each side works in a process of its own, in turn (A B A B …), on the same rows, base, adapter,
+batch size and number of threads; only the work itself is timed. Rows that stand beside the same
+other side share its work (A B T A B T …). ONLY="dpo-4 sft" selects rows, ROUNDS=1 makes do with so
+many rounds of each.
 Rows `{name, ours, theirs, ratio, reach, difference, …}` go to var/bench/training.json.
 """
 
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -100,21 +102,47 @@ def measured_peak() -> float:
     return float(child.stdout)
 
 
-def measure_row(row: Row) -> dict[str, Any]:
-    """All rounds of a row, its sides in turn, each beside what the machine could do just before."""
-    sides = ["ours"] if row.theirs is None else ["ours", "theirs"]
-    all_of: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-    rounds = min(row.rounds, int(os.environ.get("ROUNDS") or row.rounds))
-    for number in range(1, rounds + 1):
-        for name in sides:
-            peak = measured_peak()
-            measured = measure(row, name) | {"peak": peak}
-            all_of[name].append(measured)
-            print(
-                f"{row.name:<11} round {number} {name:<7} {figure(row, measured):.4g} {row.unit}, "
-                f"{measured['peak_mb']:.0f} MB, matrix peak {peak / 1e9:.0f} GFLOP/s",
-                flush=True,
-            )
+def together(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that stand beside the same other side, which works once in a round for all of them."""
+    groups: list[list[Row]] = []
+    for row in rows:
+        group = next((each for each in groups if row.theirs and each[0].theirs == row.theirs), None)
+        if group is None:
+            groups.append([row])
+        else:
+            group.append(row)
+    return groups
+
+
+def measure_group(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """All rounds of rows with one other side: theirs in turn with every ours, A B … T, A B … T."""
+    ours: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
+    theirs: list[dict[str, Any]] = []
+    most = int(os.environ.get("ROUNDS") or max(row.rounds for row in rows))
+    for number in range(1, most + 1):
+        taken = [row for row in rows if number <= row.rounds]
+        for row in taken:
+            ours[row.name].append(measured_once(row, "ours", number))
+        if taken and rows[0].theirs is not None:
+            theirs.append(measured_once(taken[0], "theirs", number))
+    return [row_of(row, ours[row.name], theirs[: len(ours[row.name])]) for row in rows]
+
+
+def measured_once(row: Row, name: str, number: int) -> dict[str, Any]:
+    """One side of a row, beside what the machine could do just before."""
+    peak = measured_peak()
+    measured = measure(row, name) | {"peak": peak}
+    print(
+        f"{row.name:<11} round {number} {name:<7} {figure(row, measured):.4g} {row.unit}, "
+        f"{measured['peak_mb']:.0f} MB, matrix peak {peak / 1e9:.0f} GFLOP/s",
+        flush=True,
+    )
+    return measured
+
+
+def row_of(row: Row, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row from its rounds; theirs is empty where there is nothing to stand beside."""
+    all_of = {"ours": ours} | ({"theirs": theirs} if theirs else {})
     found: dict[str, Any] = {"name": row.name, "title": row.title, "unit": row.unit}
     for name, every in all_of.items():
         values = [figure(row, each) for each in every]
@@ -211,9 +239,10 @@ def main() -> int:
     require_idle()
     measure(by_name["start"], "theirs")  # converts the base once; not counted
     found = []
-    for name in names:
-        found.append(measure_row(by_name[name]))
-        show(found[-1])
+    for group in together([by_name[name] for name in names]):
+        found += measure_group(group)
+        for each in found[-len(group) :]:
+            show(each)
         OUT.parent.mkdir(parents=True, exist_ok=True)
         OUT.write_text(json.dumps({"rows": found}, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten: {OUT.relative_to(ROOT)}")

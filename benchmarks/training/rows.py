@@ -27,7 +27,7 @@ class Row:
     """Least ratio of speeds (ours / theirs); for seconds and megabytes the largest."""
     memory_reach: float | None = None
     """Largest ratio of peak memories (ours / theirs)."""
-    rounds: int = 3
+    rounds: int = 2
     limit: float | None = None
     """What our own figure may be at most, where `theirs` is None."""
 
@@ -53,21 +53,21 @@ ROWS = (
     Row("dpo-tuned", "DPO, batch 4, vs TRL 1.16 with precomputed reference, grouped by length",
         "pairs/s", dpo(4, pairs=8), dpo(4, pairs=8, tuned=True), rounds=1),
     Row("dpo-cached", f"DPO, batch 4, reference cached by an earlier run, vs {STOCK}", "pairs/s",
-        dpo(4, pairs=8, cached=True), dpo(4, pairs=8), reach=5.0, rounds=2),
+        dpo(4, pairs=8, cached=True), dpo(4, pairs=8), reach=5.0),
     Row("reward", f"reward model, batch 4, vs {STOCK}", "pairs/s",
-        Side("reward"), Side("reward"), reach=3.2, rounds=2),
+        Side("reward"), Side("reward"), reach=3.2),
     Row("sft", f"SFT on ragged conversations, batch 4, vs {STOCK}", "tokens/s",
-        Side("sft"), Side("sft"), reach=1.8, rounds=2),
+        Side("sft"), Side("sft"), reach=1.8),
     Row("sampling", "sampling, at most 128 new tokens, vs transformers in order of arrival",
-        "tokens/s", Side("sampling"), Side("sampling"), reach=1.5, rounds=2),
+        "tokens/s", Side("sampling"), Side("sampling"), reach=1.5),
     Row("ppo", "PPO, value on the policy's states, vs TRL 1.12", "episodes/s",
-        Side("ppo"), Side("ppo"), reach=2.3, memory_reach=0.5, rounds=2),
+        Side("ppo"), Side("ppo"), reach=2.3, memory_reach=0.5),
     Row("ppo-own", "PPO, value with an adapter of its own, vs TRL 1.12", "episodes/s",
         Side("ppo", {"value": "own_adapter"}), Side("ppo"), reach=1.4, memory_reach=0.5, rounds=1),
     Row("ppo-samples", "PPO, 4 samples per prompt, vs TRL 1.12 with 1", "episodes/s",
         Side("ppo", {"samples_per_prompt": 4}), Side("ppo"), memory_reach=0.5, rounds=1),
     Row("start", "DPO from start to first step, second time vs first", "s",
-        Side("start", {"warm": True}), Side("start", {"warm": False}), reach=0.3, rounds=2),
+        Side("start", {"warm": True}), Side("start", {"warm": False}), reach=0.3),
     Row("memory", "DPO, batch 4, NF4 and LoRA: peak memory", "MB",
         dpo(4, quantization="nf4", pairs=16), None, limit=2500.0, rounds=1),
 )  # fmt: skip
