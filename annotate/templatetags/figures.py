@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 
 from django import template
@@ -20,10 +21,11 @@ WAITING = {"draft", "queued", "awaiting verdict", "candidate", "to come"}
 
 @register.filter
 def figure(value: float | int | None) -> str:
-    """At most three significant decimals; a dash for what was not measured."""
+    """At most three decimals, none from a thousand on; a dash for what was not measured."""
     if value is None:
         return "–"
-    if isinstance(value, int):
+    if isinstance(value, int) or 1000 <= abs(value) < math.inf:
+        value = round(value)
         return f"{value:,}".replace(",", "\u202f")
     if value != 0 and abs(value) < 0.001:
         return f"{value:.2g}"
