@@ -214,6 +214,8 @@ JUDGE_CALIBRATION_ROWS = env.number("JUDGE_CALIBRATION_ROWS", 100, minimum=20)
 #: NAME=host:port: environment variables that hold a judge's key, and the one server each may go to.
 #: A person who may name an address but not the key's place cannot have it sent elsewhere.
 JUDGE_KEYS = env.words("JUDGE_KEYS")
+#: Where comparisons keep the vectors of an index that asks for pgvector; their runs alone see it.
+VECTORS_DATABASE_URL = env.text("VECTORS_DATABASE_URL")
 #: Processor threads for one training run; part of its config, so that results repeat.
 TRAINING_THREADS = env.number("TRAINING_THREADS", 2, minimum=1)
 #: Days for which the checkpoints of runs that ended are kept; 0 keeps them for ever.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -284,6 +286,26 @@ def test_the_child_sees_no_secret(
     seen = (run_folder(job.run) / "environment.json").read_text()
     for name in ("SECRET_KEY", "DATABASE_URL", "HF_TOKEN"):
         assert name not in seen
+
+
+def test_a_comparison_sees_the_database_of_its_vectors_and_no_other_run_does(
+    people: People, engine: Path, settings: Any
+) -> None:
+    settings.VECTORS_DATABASE_URL = "postgres://u:secret@127.0.0.1/vectors"
+    seen = {}
+    for method in ("compare", "answer", "sample"):
+        job, claim, command = start(people, engine, "refuse")
+        assert job.run is not None
+        Run.objects.filter(pk=job.run.pk).update(method=method)
+        claim.job.run.refresh_from_db()  # type: ignore[union-attr]
+        execute_run(claim=claim, stopping=threading.Event(), command=command)
+        folder = run_folder(job.run)
+        seen[method] = set(json.loads((folder / "environment.json").read_text()))
+        written = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+        assert not any(b"secret@" in text for text in written)
+    assert seen["answer"] == seen["sample"]
+    assert seen["compare"] - seen["answer"] == {"VECTORS_DATABASE_URL"}
+    assert seen["answer"] - seen["compare"] == set()
 
 
 def test_bases_that_cannot_be_are_refused(people: People) -> None:

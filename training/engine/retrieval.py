@@ -1,7 +1,7 @@
-"""An index in a folder: BM25 over terms, vectors in usearch, and both joined by rank.
+"""An index in a folder: BM25 over terms, vectors, and both joined by rank.
 
     manifest.json          settings, encoder and its hash, every document's hash, the data folder
-    data-<digest>/         chunks.jsonl, vectors.usearch
+    data-<digest>/         chunks.jsonl, vectors.usearch (or a table keeps them: `vector_table`)
 
 An update writes a new data folder and then replaces the manifest, so a reader sees the old index
 or the new one; a second writer is refused while one is at work (.lock, let go with its process). A
@@ -22,21 +22,24 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bm25s
 import numpy as np
 from filelock import FileLock, Timeout
-from usearch.index import Index as VectorIndex
 
 from training.engine.chunking import Chunk, chunks_of
 from training.engine.config_trl import check
 from training.engine.documents import Document, expect_distinct
-from training.engine.embedding import DEFAULT, Encoder, Vectors
+from training.engine.embedding import DEFAULT, Encoder
 from training.engine.errors import DataError, RunFolderError
 from training.engine.files import cannot_write, publish_folder, sha256_of_file, write_file
 from training.engine.rundir import read_rows
 from training.engine.terms import KINDS, terms
+from training.engine.vector_store import STORES, FileVectors, VectorStore
+
+if TYPE_CHECKING:
+    from training.engine.vector_table import TableVectors
 
 VERSION = 1
 MODES = ("bm25", "dense", "hybrid")
@@ -44,8 +47,6 @@ MODES = ("bm25", "dense", "hybrid")
 RRF = 60
 #: Chunks that each of two rankings hands to their fusion, at least.
 DEPTH = 100
-#: Up to so many vectors are all compared; more are searched along usearch's graph.
-EXACT = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +63,16 @@ class IndexSettings:
     """Whether chunks are encoded; without vectors only bm25 can be asked for."""
     encoder: str = DEFAULT
     """minilm (the packaged one), or the folder of an encoder."""
+    vectors: str = "usearch"
+    """What keeps the vectors: usearch (a file of the folder) or pgvector (a PostgreSQL table)."""
 
     def __post_init__(self) -> None:
         size, overlap = self.chunk_tokens, self.overlap_tokens
         check(8 <= size <= 8192, "chunk_tokens", size, "8 to 8192")
         check(0 <= overlap < size, "overlap_tokens", overlap, "0 up to below chunk_tokens")
         check(self.terms in KINDS, "terms", self.terms, ", ".join(KINDS))
+        stores = STORES if self.dense else STORES[:1]
+        check(self.vectors in stores, "vectors", self.vectors, ", ".join(stores))
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Retriever:
         self,
         settings: IndexSettings,
         chunks: Sequence[Chunk],
-        vectors: VectorIndex | None,
+        vectors: VectorStore | None,
         encoder: Encoder,
     ) -> None:
         self.settings, self.chunks, self.vectors, self.encoder = settings, chunks, vectors, encoder
@@ -136,14 +141,8 @@ class Retriever:
     def _by_vector(self, query: str, k: int) -> list[tuple[int, float]]:
         if self.vectors is None:
             raise DataError("the index holds no vectors (dense is false); search it by bm25")
-        exact = len(self.vectors) <= EXACT
-        count = min(k, len(self.vectors))
-        found = self.vectors.search(self.encoder.encode([query])[0], count, exact=exact, threads=1)
-        ranked = [
-            (place, 1.0 - float(distance))
-            for key, distance in zip(found.keys, found.distances, strict=True)
-            for place in self._places[int(key)]
-        ]
+        found = self.vectors.search(self.encoder.encode([query])[0], min(k, len(self.vectors)))
+        ranked = [(place, 1.0 - distance) for key, distance in found for place in self._places[key]]
         return sorted(ranked, key=lambda each: (-each[1], each[0]))[:k]
 
     def rank_documents(self, query: str, k: int, mode: str) -> list[str]:
@@ -188,7 +187,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def open_index(folder: Path) -> Retriever:
-    """A saved index, its files checked against their hashes. Raises RunFolderError."""
+    """A saved index, its files checked against their hashes. Raises RunFolderError.
+
+    Where a database keeps the vectors, VECTORS_DATABASE_URL of the environment names it.
+    """
     manifest = read_manifest(folder)
     data = folder / manifest["data"]
     for name, digest in manifest["files"].items():
@@ -202,17 +204,43 @@ def open_index(folder: Path) -> Retriever:
             "do not compare; index the documents in a new folder"
         )
     chunks = [Chunk(**row) for row in read_rows(data / "chunks.jsonl")]
-    vectors = VectorIndex.restore(str(data / "vectors.usearch")) if settings.dense else None
-    return Retriever(settings, chunks, vectors, encoder)
+    return Retriever(settings, chunks, open_vectors(folder, manifest, chunks, encoder), encoder)
+
+
+def open_vectors(
+    folder: Path, manifest: Mapping[str, Any], chunks: Sequence[Chunk], encoder: Encoder
+) -> VectorStore | None:
+    """The vectors of a saved index. Raises RunFolderError."""
+    settings, data = IndexSettings(**manifest["settings"]), folder / manifest["data"]
+    if not settings.dense:
+        return None
+    if settings.vectors == "usearch":
+        return FileVectors.restored(data)
+    table = table_of(folder, str(manifest.get("vectors_id")), encoder)
+    table.expect({key_of(chunk) for chunk in chunks}, data / "chunks.jsonl")
+    return table
+
+
+def table_of(folder: Path, index_id: str, encoder: Encoder) -> TableVectors:
+    """The rows of one index. Raises RunFolderError where the library is missing."""
+    try:
+        from training.engine.vector_table import TableVectors
+    except ImportError as error:
+        raise RunFolderError(
+            f"the vectors of {folder} are kept in PostgreSQL, and a library for that cannot be "
+            f"imported ({error}); install what requirements/train.lock names"
+        ) from None
+    return TableVectors(index_id, encoder.size, folder)
 
 
 def in_memory(documents: Sequence[Document], *, dense: bool) -> Retriever:
     """Documents that can be searched as they are, in no folder and not cut."""
     settings, encoder = IndexSettings(dense=dense), Encoder()
     chunks = [Chunk(each.id, 0, len(each.text), each.text, each.title) for each in documents]
-    return Retriever(
-        settings, chunks, vectors_of(chunks, None, encoder)[0] if dense else None, encoder
-    )
+    vectors = FileVectors.empty(encoder.size) if dense else None
+    if vectors is not None:
+        encode_into(vectors, chunks, encoder)
+    return Retriever(settings, chunks, vectors, encoder)
 
 
 @contextlib.contextmanager
@@ -290,9 +318,8 @@ def _update(
     digests = dict(sorted((kept | given).items()))
     if not chunks:
         raise DataError("no document would be left; delete the index's folder instead")
-    vectors, encoded = None, 0
-    if chosen.dense:
-        vectors, encoded = vectors_of(chunks, old.vectors if old else None, encoder)
+    vectors = old.vectors if old else new_vectors(folder, chosen, encoder)
+    encoded = encode_into(vectors, chunks, encoder) if vectors is not None else 0
     save(folder, chosen, digests, chunks, vectors, encoder, before)
     changed = sum(each.id in kept for each in fresh)
     return Changes(
@@ -304,22 +331,25 @@ def _update(
     )
 
 
-def vectors_of(
-    chunks: Sequence[Chunk], old: VectorIndex | None, encoder: Encoder
-) -> tuple[VectorIndex, int]:
-    """(the vectors of these chunks and of no others, how many were encoded for it)."""
-    index = old
-    if index is None:
-        index = VectorIndex(ndim=encoder.size, metric="cos", dtype="f32")
+def new_vectors(folder: Path, settings: IndexSettings, encoder: Encoder) -> VectorStore | None:
+    """Those of an index that is made, none so far. Raises RunFolderError."""
+    if not settings.dense:
+        return None
+    if settings.vectors == "usearch":
+        return FileVectors.empty(encoder.size)
+    return table_of(folder, secrets.token_hex(8), encoder)
+
+
+def encode_into(vectors: VectorStore, chunks: Sequence[Chunk], encoder: Encoder) -> int:
+    """Make them the vectors of these chunks and of no others. Returns how many were encoded."""
     texts = {key_of(chunk): chunk.shown for chunk in chunks}
-    there = {int(key) for key in np.asarray(index.keys)} if len(index) else set()
-    for key in sorted(there - texts.keys()):
-        index.remove(key)
+    there = vectors.keys()
     new = [key for key in texts if key not in there]
+    made = np.zeros((0, encoder.size), dtype=np.float32)
     if new:
-        made: Vectors = encoder.encode([texts[key] for key in new])
-        index.add(np.asarray(new, dtype=np.uint64), made, threads=1)
-    return index, len(new)
+        made = encoder.encode([texts[key] for key in new])
+    vectors.change(texts.keys(), new, made)
+    return len(new)
 
 
 def save(
@@ -327,7 +357,7 @@ def save(
     settings: IndexSettings,
     documents: Mapping[str, str],
     chunks: Sequence[Chunk],
-    vectors: VectorIndex | None,
+    vectors: VectorStore | None,
     encoder: Encoder,
     before: Mapping[str, Any] | None,
 ) -> None:
@@ -339,7 +369,7 @@ def save(
         beside.mkdir(parents=True)
         (beside / "chunks.jsonl").write_text(lines, encoding="utf-8", newline="\n")
         if vectors is not None:
-            vectors.save(str(beside / "vectors.usearch"))
+            vectors.save(beside)
         files = {path.name: sha256_of_file(path) for path in sorted(beside.iterdir())}
         publish_folder(beside, folder / name)
     except (OSError, RuntimeError) as error:  # usearch raises RuntimeError
@@ -349,7 +379,8 @@ def save(
         "version": VERSION,
         "settings": asdict(settings),
         "encoder_sha256": encoder.sha256 if settings.dense else None,
-        "versions": {package: version(package) for package in ("bm25s", "usearch")},
+        "vectors_id": vectors.index_id if vectors is not None else None,
+        "versions": {package: version(package) for package in ("bm25s", settings.vectors)},
         "documents": documents,
         "data": name,
         "files": files,
@@ -357,3 +388,5 @@ def save(
     write_file(folder / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     if before is not None:
         shutil.rmtree(folder / before["data"], ignore_errors=True)
+    if vectors is not None:
+        vectors.settle()  # last, since readers of the old state see by its data that it is gone

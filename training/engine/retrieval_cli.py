@@ -35,6 +35,12 @@ def add_commands(commands: Any) -> None:
     index.add_argument("--terms", metavar="KIND", help="auto, words or characters (auto)")
     index.add_argument("--encoder", metavar="SOURCE", help="minilm or a folder (minilm)")
     index.add_argument(
+        "--vectors",
+        metavar="KIND",
+        help="usearch: in a file of FOLDER, or pgvector: in the PostgreSQL that the variable "
+        "VECTORS_DATABASE_URL names (usearch)",
+    )
+    index.add_argument(
         "--sparse", dest="dense", action="store_false", default=None, help="bm25 only, no vectors"
     )
     search = commands.add_parser(
@@ -61,7 +67,7 @@ def run_index(options: argparse.Namespace) -> int:
     from training.engine.documents import read_documents
     from training.engine.retrieval import IndexSettings, update_index
 
-    names = ("chunk_tokens", "overlap_tokens", "terms", "encoder", "dense")
+    names = ("chunk_tokens", "overlap_tokens", "terms", "encoder", "vectors", "dense")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     settings = IndexSettings(**given) if given else None
     documents = []

@@ -15,6 +15,7 @@ from django.conf import settings
 from training.services.leases import CHILD_PATIENCE
 
 #: What a child may see of its parent's environment: never a key, a token or a database address.
+#: A judge's own key and the database of a comparison's vectors are given to the one child each.
 ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
     "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "OMP_NUM_THREADS", "VIRTUAL_ENV", "XDG_CACHE_HOME",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 
 from training.errors import LostLease
@@ -69,7 +70,9 @@ def attempt(
             return functools.partial(succeed, claim, earlier)
         if earlier is not None:  # a person asked for another try
             when_it_answers(functools.partial(set_aside, claim, folder), stopping=stopping)
-        child = Child(command, folder, claim.token.hex, alive=lambda: lease.safe)
+        child = Child(
+            command, folder, claim.token.hex, alive=lambda: lease.safe, given=given_to(run)
+        )
     except OSError as error:
         detail = f"the run folder could not be written: {error}"
         return functools.partial(fail, claim, run, reason="disk", detail=detail)
@@ -79,6 +82,13 @@ def attempt(
     finally:
         child.close()
     return functools.partial(take_over, claim, folder, child, forwarder, ending)
+
+
+def given_to(run: Run) -> dict[str, str]:
+    """What a run's process sees beside the usual: comparisons, which alone may make an index in a
+    database, that database's address. A run that only answers makes its index in its folder."""
+    url = settings.VECTORS_DATABASE_URL
+    return {"VECTORS_DATABASE_URL": url} if url and run.method == "compare" else {}
 
 
 def set_aside(claim: Claim, folder: Path) -> None:
