@@ -32,6 +32,8 @@ def test_a_row_that_is_none_is_named() -> None:
         ({"reward_adapter": "r", "general": True}, "evaluate.general"),
         ({"policy_adapter": "p", "gate": 0.1}, "evaluate.gate"),
         ({"policy_adapter": "p", "general": True, "gate": 0.0}, "evaluate.gate"),
+        ({"policy_adapter": "p", "probe_gate": 0.1}, "evaluate.probe_gate"),
+        ({"policy_adapter": "p", "general": True, "probe_gate": 1.0}, "evaluate.probe_gate"),
     ],
 )
 def test_a_gate_needs_what_it_judges(settings: dict[str, object], words: str) -> None:

@@ -101,6 +101,9 @@ def test_the_report_holds_the_numbers_of_the_result(evaluated: Path):
         known["answers"]["policy"]["reward"],
         known["answers"]["reference"]["refusal_rate"],
         known["judge"]["rate"],
+        known["forgetting"]["probes"]["after"],
+        known["forgetting"]["probes"]["change"],
+        known["forgetting"]["probes"]["by_kind"]["arithmetic"]["before"],
     ):
         assert number(figure) in text
     assert f"calibration error {known['reward']['calibration']['ece']:.3f}" in text
@@ -127,7 +130,9 @@ def test_the_gate_judges_what_general_text_lost(evaluated: Path):
     assert ("forgetting_gate" in warned) is (known["passed"] is False)
     html = (evaluated / "report.html").read_text(encoding="utf-8")
     said = "Passed" if known["passed"] else "Failed"
-    assert f"{said} the forgetting gate" in html
+    assert f"{said} the forgetting gate: at most" in html
+    assert known["probes"]["passed"] is None
+    assert "<h3>General questions</h3><p>No gate was set." in html
 
 
 def test_the_frontier_is_in_the_report(evaluated: Path):

@@ -164,6 +164,79 @@ def test_a_policy_that_forgot_is_promoted_only_with_a_reason(forgetful: Round) -
     assert forgetful.reason.endswith("was allowed: It only answers our own questions.")
 
 
+def asked(before: int, after: int, *, passed: bool | None, n: int = 50) -> dict[str, Any]:
+    """What the engine says of general questions, all of one kind."""
+    both = {
+        side: share(right / n, 0.25, 0.75, n) for side, right in (("before", before),
+                                                                   ("after", after))
+    }  # fmt: skip
+    change = share((after - before) / n, -0.25, -0.0625, n)
+    return {
+        **both, "change": change, "by_kind": {"arithmetic": both}, "gate": 0.1, "passed": passed,
+        "source": "enclosed",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def unlearned(forgetful: Round) -> Round:
+    """The same, where general text became no harder, and general questions did."""
+    run = forgetful.runs.get()
+    assert run.result is not None
+    known = run.result["evaluation"]["forgetting"]
+    known |= {"passed": True, "probes": asked(40, 32, passed=False)}
+    run.save()
+    return forgetful
+
+
+def test_a_policy_that_lost_its_answers_is_promoted_only_with_a_reason(unlearned: Round) -> None:
+    words = (
+        r"gate: general questions .* from 40 to 32 of 50 \(arithmetic .*10.0% of them was allowed"
+    )
+    with pytest.raises(FailedGate, match=words) as refused:
+        promote_round(round=unlearned)
+    assert "perplexity" not in str(refused.value)
+    promote_round(round=unlearned, override="Sums are done elsewhere.")
+    unlearned.refresh_from_db()
+    assert unlearned.reason.endswith("was allowed: Sums are done elsewhere.")
+
+
+@pytest.mark.parametrize("passed", [True, None])
+def test_questions_that_did_not_fail_stop_nobody(unlearned: Round, passed: bool | None) -> None:
+    run = unlearned.runs.get()
+    assert run.result is not None
+    run.result["evaluation"]["forgetting"]["probes"]["passed"] = passed
+    run.save()
+    promote_round(round=unlearned)
+    unlearned.refresh_from_db()
+    assert (unlearned.state, unlearned.reason) == (Round.State.PROMOTED, "")
+
+
+def test_both_gates_are_named_where_both_failed(unlearned: Round) -> None:
+    run = unlearned.runs.get()
+    assert run.result is not None
+    run.result["evaluation"]["forgetting"]["passed"] = False
+    run.save()
+    with pytest.raises(FailedGate, match=r"rose by 25.0%, .* allowed; general questions"):
+        promote_round(round=unlearned)
+
+
+def test_the_questions_stand_on_the_page_by_kind(
+    unlearned: Round, people: People, client: Client
+) -> None:
+    client.force_login(people.rita)
+    page = client.get(f"/runs/{unlearned.runs.get().pk}/").content.decode()
+    for words in (
+        "general questions answered right, share: the policy",
+        "change of that share (failed the gate)",
+        "-0.250 to -0.062",
+        "General questions, by kind",
+        "arithmetic: the reference",
+    ):
+        assert words in page, words
+    page = client.get(f"/rounds/{unlearned.pk}/").content.decode()
+    assert "fell from 40 to 32 of 50" in page
+
+
 def test_the_page_warns_asks_why_and_keeps_the_answer(
     forgetful: Round, people: People, client: Client
 ) -> None:

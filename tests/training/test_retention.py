@@ -12,12 +12,16 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from tests.factories import make_project
+from annotate.models import Comparison, MachineJudgment, Project
+from annotate.services.machine_judging import register_judge
+from tests.factories import make_comparison, make_project
 from tests.people import People
 from tests.training.rows import make_attempt, make_checkpoint, make_round, make_run
 from training.models import Job, JobAttempt, Round, Run, RunCheckpoint
 from training.services import retention
-from training.services.retention import prune_checkpoints
+from training.services.judging_jobs import folder_of
+from training.services.machine_judging import row_of
+from training.services.retention import prune_checkpoints, prune_judgings
 
 
 def ended(people: People, state: str, *, days: int = 8, round_state: str = "failed") -> Run:
@@ -203,6 +207,97 @@ def test_a_row_whose_files_went_before_it_was_told_is_told_later(people: People)
     assert away.removed_at is None
 
 
+# Judgings ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(settings: Any, tmp_path: Path) -> Path:
+    settings.DATA_DIR = tmp_path
+    return tmp_path
+
+
+def judging(
+    people: People, state: str, *, days: int = 8, replied: bool = True
+) -> tuple[Job, Comparison]:
+    """A judging of one comparison that ended so long ago, with its folder."""
+    project = make_project(people.workspace, slug=f"project-{Project.objects.count()}")
+    comparison = make_comparison(project)
+    judge = register_judge(workspace=people.workspace, name="strict", rubric="Be.", settings={})
+    job = Job.objects.create(
+        workspace=people.workspace, kind=Job.Kind.JUDGE, queue=Job.Queue.DEFAULT, state=state,
+        payload={"project": project.pk, "judge": judge.pk},
+        finished_at=timezone.now() - timedelta(days=days),
+    )  # fmt: skip
+    attempt = folder_of(job) / "attempts" / "one"
+    attempt.mkdir(parents=True)
+    (folder_of(job) / "data").mkdir()
+    (folder_of(job) / "data" / "comparisons.jsonl").write_text(row_of(comparison) + "\n")
+    if replied:
+        (attempt / "answers.jsonl").write_text('{"key": "…"}\n', encoding="utf-8")
+    return job, comparison
+
+
+def say(job: Job, comparison: Comparison) -> None:
+    """The judge's word on the comparison, as another judging brought it."""
+    MachineJudgment.objects.create(
+        workspace=job.workspace, judge_id=job.payload["judge"], comparison=comparison,
+        answer="a", flipped=False, a_first="a", b_first="a",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_judging_is_kept_while_something_it_was_answered_is_not_judged(
+    people: People, data: Path, state: str
+) -> None:
+    job, comparison = judging(people, state)
+    assert prune_judgings(older_than_days=0) == []
+    assert folder_of(job).is_dir()
+    say(job, comparison)  # another judging took its answers along
+    (removed,) = prune_judgings()
+    assert (removed.job, removed.path) == (job, f"judging/job-{job.pk}")
+    assert removed.size_bytes > len(row_of(comparison))
+    assert list((data / "judging").iterdir()) == []
+
+
+def test_a_judging_without_a_reply_or_a_project_is_not_gone_on_from(
+    people: People, data: Path
+) -> None:
+    silent, _ = judging(people, "failed", replied=False)
+    orphan, _ = judging(people, "failed")
+    orphan.payload = {**orphan.payload, "project": 0}
+    orphan.save()
+    assert [one.job for one in prune_judgings()] == [silent, orphan]
+
+
+def test_a_judging_that_goes_on_or_ended_lately_is_kept(
+    people: People, data: Path, settings: Any
+) -> None:
+    for state in ("queued", "lost"):
+        judging(people, state, replied=False)
+    lately, _ = judging(people, "succeeded", days=6)
+    assert prune_judgings() == []
+    settings.CHECKPOINT_KEEP_DAYS = 0
+    assert prune_judgings() == []
+    assert [one.job for one in prune_judgings(older_than_days=0, dry_run=True)] == [lately]
+    assert [one.job for one in prune_judgings(older_than_days=0)] == [lately]
+
+
+def test_nothing_but_the_folders_of_judgings_is_touched(people: People, data: Path) -> None:
+    root, outside = data / "judging", data / "outside"
+    (root / "project-1-judge-1").mkdir(parents=True)
+    (root / "job-x").mkdir()
+    outside.mkdir()
+    linked, _ = judging(people, "failed", replied=False)
+    folder_of(linked).rename(outside / "real")
+    folder_of(linked).symlink_to(outside / "real")
+    (root / ".gone-job-1.ab").mkdir()  # half deleted, and then the power failed
+    assert prune_judgings(older_than_days=0) == []
+    assert sorted(path.name for path in root.iterdir()) == [
+        f"job-{linked.pk}", "job-x", "project-1-judge-1",
+    ]  # fmt: skip
+    assert (outside / "real" / "data").is_dir()
+
+
 # The command ------------------------------------------------------------------------------------
 
 
@@ -221,6 +316,14 @@ def test_the_command_says_what_it_would_free_and_then_frees_it(people: People) -
     assert steps_left(run) == [1, 2, 3]
     assert "freed, 3 checkpoints" in told("--older-than", "0")
     assert steps_left(run) == []
+
+
+def test_the_command_names_judgings_too(people: People, data: Path) -> None:
+    job, _ = judging(people, "succeeded")
+    assert "would be freed, 0 checkpoints and 1 judgings" in told("--dry-run")
+    said = told()
+    assert f"judging/job-{job.pk}\n" in said
+    assert "freed, 0 checkpoints and 1 judgings" in said
 
 
 def test_the_command_says_why_nothing_goes(people: People, settings: Any) -> None:

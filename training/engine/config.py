@@ -213,10 +213,14 @@ class EvaluateConfig:
     max_new_tokens: int = 48
     """Longest generated response in tokens."""
     general: bool = False
-    """Measure perplexity of general text (data/general.jsonl, or the enclosed) under reference and
+    """Measure perplexity of general text (data/general.jsonl, or the enclosed) and the share of
+    general questions answered right (data/probes.jsonl, or the enclosed) under reference and
     policy: what was forgotten. Needs policy_adapter."""
     gate: float | None = None
     """Largest rise of that perplexity, as a share (0.1: a tenth); above it the evaluation fails."""
+    probe_gate: float | None = None
+    """Largest fall of that share of questions (0.1: 5 of the enclosed 50); below it the evaluation
+    fails, where the interval of the fall leaves out 0."""
 
     def __post_init__(self) -> None:
         check(self.beta > 0.0, "evaluate.beta", self.beta, "above 0")
@@ -225,6 +229,13 @@ class EvaluateConfig:
         bound = self.gate is None or (self.general and 0.0 < self.gate <= 100.0)
         check(
             bound, "evaluate.gate", self.gate, "above 0 up to 100, with evaluate.general; or null"
+        )
+        bound = self.probe_gate is None or (self.general and 0.0 < self.probe_gate < 1.0)
+        check(
+            bound,
+            "evaluate.probe_gate",
+            self.probe_gate,
+            "above 0 and below 1, with evaluate.general; or null",
         )
         check(self.generate >= 0, "evaluate.generate", self.generate, "0 or more")
         check(self.max_new_tokens >= 1, "evaluate.max_new_tokens", self.max_new_tokens, "1 or more")

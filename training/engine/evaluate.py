@@ -94,7 +94,7 @@ def train(run: RunDir) -> dict[str, Any]:
         step = report(run, step, total, metrics)
     if settings.general:
         run.events.write("phase", name="general")
-        found, evaluation["forgetting"] = forgetting(run, base, reference)
+        found, evaluation["forgetting"] = forgetting(run, base, reference, packing)
         metrics |= found
         step = report(run, step, total, metrics)
     written = run.attempt_path / "report.html"

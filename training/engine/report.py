@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from training.engine.probe_figures import what_fell
 from training.engine.report_pictures import bars, frontier, reliability_curve
 
 TITLES = {"reward": "Reward model", "policy": "Policy by its implicit reward"}
@@ -168,9 +169,32 @@ def forgetting_part(found: Mapping[str, Any]) -> str:
         ("policy", number(found["after"])),
         ("change, as a share", number(found["change"])),
     ]
-    return f"<h2>Forgetting</h2><p>{escape(verdict)} Intervals resample documents.</p>" + table(
+    html = f"<h2>Forgetting</h2><p>{escape(verdict)} Intervals resample documents.</p>" + table(
         ("perplexity of general text", "value"), rows
     )
+    return html + (probes_part(found["probes"]) if "probes" in found else "")
+
+
+def probes_part(found: Mapping[str, Any]) -> str:
+    """Questions answered right before and after, by kind too, and what their gate says."""
+    said = "No gate was set."
+    if found["passed"] is False:
+        said = f"Failed the forgetting gate: {what_fell(found)}."
+    elif found["passed"]:
+        said = f"Passed the forgetting gate: a fall by at most {found['gate']:.1%} was allowed, or "
+        said += "by more where the interval reaches 0."
+    rows = [
+        ("reference", number(found["before"])),
+        ("policy", number(found["after"])),
+        ("change", number(found["change"])),
+    ]
+    html = f"<h3>General questions</h3><p>{escape(said)} Intervals are Wilson's; that of the "
+    html += "change resamples questions.</p>" + table(("answered right", "share"), rows)
+    kinds = [
+        (kind, number(each["before"]), number(each["after"]))
+        for kind, each in found["by_kind"].items()
+    ]
+    return html + table(("kind of question", "reference", "policy"), kinds)
 
 
 def frontier_part(points: Sequence[Mapping[str, Any]]) -> str:

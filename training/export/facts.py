@@ -135,7 +135,7 @@ def paired(metrics: dict[str, Any], n: int | None, source: str) -> list[Measure]
             value=float(value),
             low=metrics.get(f"{name}_low"),
             high=metrics.get(f"{name}_high"),
-            n=n if any(word in name for word in on_pairs) else None,
+            n=None if name.startswith("probe/") or not any(w in name for w in on_pairs) else n,
             source=source,
         )
         for name, value in metrics.items()

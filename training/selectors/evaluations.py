@@ -24,6 +24,7 @@ ANSWERS = {
     "refusal_rate": "opens like a refusal, share",
     "eos_rate": "ended by itself, share",
 }
+VERDICTS = {None: "no gate", True: "passed the gate", False: "failed the gate"}
 BUCKETS = {
     "by_annotator": "By annotator, against that person's own choices",
     "by_agreement": "By agreement of a pair's annotators",
@@ -86,13 +87,26 @@ def evaluation_parts(run: Run) -> list[Part]:
 
 
 def forgetting_part(found: Mapping[str, Any]) -> Part:
-    verdict = {None: "no gate", True: "passed the gate", False: "failed the gate"}[found["passed"]]
+    verdict = VERDICTS[found["passed"]]
     figures = [
         figure("perplexity of general text, the reference", found["before"]),
         figure("perplexity of general text, the policy", found["after"]),
         figure(f"change, as a share ({verdict})", found["change"]),
     ]
-    return Part("Forgetting", figures, [])
+    probes = found.get("probes")  # older results hold none
+    if probes is None:
+        return Part("Forgetting", figures, [])
+    figures += [
+        figure("general questions answered right, share: the reference", probes["before"]),
+        figure("general questions answered right, share: the policy", probes["after"]),
+        figure(f"change of that share ({VERDICTS[probes['passed']]})", probes["change"]),
+    ]
+    by_kind = [
+        figure(f"{kind}: {whose}", each[side])
+        for kind, each in probes["by_kind"].items()
+        for side, whose in (("before", "the reference"), ("after", "the policy"))
+    ]
+    return Part("Forgetting", figures, [("General questions, by kind", by_kind)])
 
 
 def pairs_part(title: str, found: Mapping[str, Any]) -> Part:
@@ -146,12 +160,18 @@ def failed_gate(round: Round) -> str:
     """What the round's newest evaluation says of a forgetting gate that it failed; else empty."""
     run = round.runs.filter(stage="evaluate", result__isnull=False).order_by("-pk").first()
     found = ((run and run.result) or {}).get("evaluation", {}).get("forgetting")
-    if not found or found["passed"] is not False:
-        return ""
-    return (
-        f"it failed the forgetting gate: perplexity of general text rose by "
-        f"{found['change']['value']:.1%}, and at most {found['gate']:.1%} was allowed"
-    )
+    said = []
+    if found and found["passed"] is False:
+        said.append(
+            f"perplexity of general text rose by {found['change']['value']:.1%}, and at most "
+            f"{found['gate']:.1%} was allowed"
+        )
+    probes = (found or {}).get("probes")
+    if probes and probes["passed"] is False:
+        from training.engine.probe_figures import what_fell  # numpy, as above
+
+        said.append(what_fell(probes))
+    return f"it failed the forgetting gate: {'; '.join(said)}" if said else ""
 
 
 def run_frontier(run: Run) -> list[Point]:

@@ -91,7 +91,13 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "evaluate": {
         "row_budget": 512,
-        "evaluate": {"generate": 8, "max_new_tokens": 40, "general": True, "gate": 0.2},
+        "evaluate": {
+            "generate": 8,
+            "max_new_tokens": 40,
+            "general": True,
+            "gate": 0.2,
+            "probe_gate": 0.1,
+        },
     },
     "sample": {"sample": {"samples_per_prompt": 2, "max_new_tokens": 64, "temperature": 1.0}},
 }

@@ -1,8 +1,11 @@
-"""Deleting checkpoints that nobody will go on from. Adapters, events and results always stay.
+"""Deleting checkpoints and judgings that nobody will go on from. Adapters, events and results of
+runs always stay.
 
 - A run that goes on, or waits to, keeps its newest two that verify and all of the attempt at work.
 - A run that failed or was cancelled and may be tried again keeps the newest one that verifies.
 - Any other run that ended keeps none.
+- A judging that failed or was cancelled keeps its folder while its judge has yet to judge something
+  that was asked and answered there: another try, or the next judging, takes that along.
 """
 
 from __future__ import annotations
@@ -17,9 +20,13 @@ from itertools import islice
 from pathlib import Path
 
 from django.conf import settings
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import transaction
 from django.utils import timezone
 
-from training.models import JobAttempt, Run, RunCheckpoint
+from annotate.selectors.judges import unjudged
+from training.engine.config_judge import ANSWERS
+from training.models import Job, JobAttempt, Run, RunCheckpoint
 from training.selectors.checkpoints import (
     Found,
     checkpoints_on_disk,
@@ -29,6 +36,8 @@ from training.selectors.checkpoints import (
 )
 from training.selectors.logs import inside_runs
 from training.services.controlling import may_retry
+from training.services.judging_jobs import folder_of, parties
+from training.services.machine_judging import read_lines
 from training.services.queueing import FINAL
 
 log = logging.getLogger(__name__)
@@ -48,6 +57,24 @@ class Removed:
     size_bytes: int
 
 
+@dataclass(frozen=True)
+class RemovedJudging:
+    """The folder of one judging that was deleted, or would be."""
+
+    job: Job
+    #: Relative to the data folder.
+    path: str
+    size_bytes: int
+
+
+def kept_for(older_than_days: int | None) -> timedelta | None:
+    """For how long what has ended is kept; None: for ever."""
+    if older_than_days is None and not settings.CHECKPOINT_KEEP_DAYS:
+        return None
+    days = settings.CHECKPOINT_KEEP_DAYS if older_than_days is None else older_than_days
+    return timedelta(days=days)
+
+
 def prune_checkpoints(
     *, older_than_days: int | None = None, dry_run: bool = False
 ) -> list[Removed]:
@@ -57,14 +84,14 @@ def prune_checkpoints(
     which those of ended runs are kept (0 there: all are kept for ever). What cannot be deleted is
     logged and left for the next time.
     """
-    if older_than_days is None and not settings.CHECKPOINT_KEEP_DAYS:
+    keep = kept_for(older_than_days)
+    if keep is None:
         return []
-    days = settings.CHECKPOINT_KEEP_DAYS if older_than_days is None else older_than_days
     removed = []
     for run in runs_with_checkpoints():
         # Hashing the runs before this one took its time: somebody may have tried it again.
         run.job.refresh_from_db(fields=["state", "token", "finished_at"])
-        for found in to_remove(run, keep=timedelta(days=days)):
+        for found in to_remove(run, keep=keep):
             size = folder_size(found.path)
             if dry_run or remove(run, found):
                 removed.append(Removed(run, found.relative, size))
@@ -151,3 +178,67 @@ def note_missing() -> None:
         if folder is not None and not (folder / row.path).exists():
             missing.append(row.pk)
     RunCheckpoint.objects.filter(pk__in=missing).update(removed_at=timezone.now())
+
+
+def prune_judgings(
+    *, older_than_days: int | None = None, dry_run: bool = False
+) -> list[RemovedJudging]:
+    """Delete the folders of judgings from which none will go on; returns which.
+
+    Days as for `prune_checkpoints`. What cannot be deleted is logged and left for the next time.
+    """
+    keep = kept_for(older_than_days)
+    if keep is None:
+        return []
+    removed = []
+    for job in judgings_with_folders():
+        folder = folder_of(job)
+        with transaction.atomic():
+            # With the row held nobody can try it again between the look and the new name.
+            held = Job.objects.select_for_update().get(pk=job.pk)
+            if is_wanted(held, folder, keep=keep):
+                continue
+            found = RemovedJudging(held, f"{folder.parent.name}/{folder.name}", tree_size(folder))
+            try:
+                if not dry_run:
+                    folder.rename(folder.with_name(f"{GONE}{folder.name}.{secrets.token_hex(4)}"))
+            except OSError as error:
+                log.warning("judging %s could not be deleted: %s", folder, error)
+                continue
+        removed.append(found)
+    if not dry_run:
+        for renamed in Path(settings.DATA_DIR, "judging").glob(f"{GONE}*"):
+            shutil.rmtree(renamed, ignore_errors=True)
+    return removed
+
+
+def judgings_with_folders() -> list[Job]:
+    """The judging jobs whose folders lie on this machine; those of the command are not jobs."""
+    root = Path(settings.DATA_DIR, "judging").resolve()
+    names = (path.name.removeprefix("job-") for path in root.glob("job-*") if is_own(path, root))
+    numbers = [int(name) for name in names if name.isdecimal()]
+    return list(Job.objects.filter(kind=Job.Kind.JUDGE, pk__in=numbers).order_by("pk"))
+
+
+def is_wanted(job: Job, folder: Path, *, keep: timedelta) -> bool:
+    """Whether a judging's folder stays: it goes on, ended lately, or would be gone on from."""
+    if job.state not in FINAL:
+        return True
+    if job.finished_at is None or job.finished_at > timezone.now() - keep:
+        return True
+    if not may_retry(job) or not any(folder.glob(f"attempts/*/{ANSWERS}")):
+        return False
+    try:
+        judge, project = parties(job)
+        asked = {row["id"] for row in read_lines(folder / "data" / "comparisons.jsonl")}
+    except ObjectDoesNotExist:
+        return False  # nobody can go on from it
+    except (OSError, ValueError, KeyError, TypeError):
+        return True  # its replies may still be good
+    left = unjudged(project=project, judge=judge).order_by().values_list("digest", flat=True)
+    return not asked.isdisjoint(left.iterator())
+
+
+def tree_size(folder: Path) -> int:
+    """Bytes of the files in a folder and all below it."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

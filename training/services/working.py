@@ -24,7 +24,7 @@ from training.services.leases import AWAY, SAFE
 from training.services.measuring import execute_measurement
 from training.services.publishing import execute_push
 from training.services.queueing import Claim, clock
-from training.services.retention import prune_checkpoints
+from training.services.retention import prune_checkpoints, prune_judgings
 from training.services.wakeups import wakeups
 
 log = logging.getLogger(__name__)
@@ -135,9 +135,13 @@ class Worker:
         """Apart from housekeeping: hashing what is kept may take longer than a lease lasts."""
         if self.stopping.wait(PRUNING_S):
             return
-        removed = prune_checkpoints()
-        if removed:
-            log.info("%s checkpoints deleted that nobody needs any more", len(removed))
+        checkpoints, judgings = prune_checkpoints(), prune_judgings()
+        if checkpoints or judgings:
+            log.info(
+                "%s checkpoints and %s judgings deleted that nobody needs any more",
+                len(checkpoints),
+                len(judgings),
+            )
 
 
 def give_up(claim: Claim, error: Exception) -> None:

@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from annotate.templatetags.figures import size
 from training.management.base import TrainingCommand
-from training.services.retention import prune_checkpoints
+from training.services.retention import prune_checkpoints, prune_judgings
 
 
 def days(text: str) -> int:
@@ -19,7 +19,10 @@ def days(text: str) -> int:
 
 
 class Command(TrainingCommand):
-    help = "Delete checkpoints nobody will go on from; adapters, events and results always stay."
+    help = (
+        "Delete checkpoints and judgings nobody will go on from; adapters, events and results of "
+        "runs always stay."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only say what would be freed")
@@ -27,18 +30,22 @@ class Command(TrainingCommand):
             "--older-than",
             type=days,
             metavar="DAYS",
-            help="of runs that ended so long ago (default: CHECKPOINT_KEEP_DAYS; 0 for all)",
+            help="of what ended so long ago (default: CHECKPOINT_KEEP_DAYS; 0 for all)",
         )
 
     def work(self, **options: Any) -> None:
         asked = options["older_than"]
-        removed = prune_checkpoints(older_than_days=asked, dry_run=options["dry_run"])
-        for one in removed:
+        checkpoints = prune_checkpoints(older_than_days=asked, dry_run=options["dry_run"])
+        judgings = prune_judgings(older_than_days=asked, dry_run=options["dry_run"])
+        for one in checkpoints:
             self.stdout.write(f"{size(one.size_bytes):>9}  {one.run.folder}/{one.path}")
-        total = size(sum(one.size_bytes for one in removed))
+        for each in judgings:
+            self.stdout.write(f"{size(each.size_bytes):>9}  {each.path}")
+        total = size(sum(one.size_bytes for one in [*checkpoints, *judgings]))
         verb = "would be freed" if options["dry_run"] else "freed"
-        if removed:
-            self.stdout.write(f"{total} {verb}, {len(removed)} checkpoints")
+        if checkpoints or judgings:
+            and_judgings = f" and {len(judgings)} judgings" if judgings else ""
+            self.stdout.write(f"{total} {verb}, {len(checkpoints)} checkpoints{and_judgings}")
         elif asked is None and not settings.CHECKPOINT_KEEP_DAYS:
             self.stdout.write("nothing: CHECKPOINT_KEEP_DAYS is 0, which keeps all for ever")
         else:
