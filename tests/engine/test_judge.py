@@ -270,6 +270,11 @@ CUT = json.dumps(completion("[[A]]", usage=True)).encode()
         ((429, b"", {"Retry-After": "9999"}), "status 429 (2 tries)", 2),
         ((503, b"", {"Retry-After": "soon"}), "status 503 (2 tries)", 2),
         ((401, b"", {}), "status 401 (JUDGE_API_KEY is not set)", 1),
+        ((404, b'{"error": {"message": "no model\\u001b m"}}', {}), "status 404 (no model m)", 1),
+        ((422, b'{"detail": "Unexpected fields"}', {}), "status 422 (Unexpected fields)", 1),
+        ((400, b'{"detail": [{"loc": 1}]}', {}), "status 400. Mend it", 1),
+        ((400, b"[" * 5000, {}), "status 400. Mend it", 1),
+        ((500, b'{"error": "out of memory"}', {}), "status 500 (out of memory) (2 tries)", 2),
         ((302, b"", {"Location": "http://127.0.0.1:1/"}), "a redirect, which is not followed", 1),
     ],
 )
@@ -325,6 +330,10 @@ def test_the_key_goes_into_one_header_and_nowhere_else(
     written = [path.read_text() for path in (tmp_path / "r").rglob("*") if path.is_file()]
     assert not any("sk-secret" in text for text in written)
     assert judged(tmp_path / "r")["c0"]["reasons"][0] == "you sent [JUDGE_API_KEY] [[C]]"
+    refusal = json.dumps({"error": {"message": "wrong key sk-secret-of-ours"}}).encode()
+    with chatting(lambda _: (401, refusal, {})) as server:
+        assert do(tmp_path / "t", remote(server), rows()) == 1
+    assert "status 401 (JUDGE_API_KEY is set, and refused)" in result(tmp_path / "t")["reason"]
     monkeypatch.setenv("JUDGE_API_KEY", "sk-a\nInjected: yes")
     assert do(tmp_path / "s", remote(server), rows()) == 1
     assert "sk-a" not in result(tmp_path / "s")["reason"]

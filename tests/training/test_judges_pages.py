@@ -135,7 +135,7 @@ def test_a_judging_is_launched_once_shown_and_cancelled(rita: Client, project: P
     for _ in range(2):
         assert rita.post(page, form).status_code == 302
     job = Job.objects.get()
-    assert (job.kind, job.queue) == ("judge", "default")
+    assert (job.kind, job.queue) == ("judge", "judging")
     assert job.payload == {
         "project": project.pk, "judge": judge.pk, "limit": 5, "by_people": True,
         "key": "KEY_OF_LAB",

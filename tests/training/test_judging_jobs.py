@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
+from huggingface_hub import constants
 
 from annotate.models import JudgeVersion, MachineJudgment, Project
+from tests.annotate.export.snapshots import real_snapshot
 from tests.engine.chat_server import ChatServer, Said, chatting, longer, prefers
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
+from tests.hub_server import TOKEN, Hub, running_hub
 from tests.people import People
 from training.engine.config_judge import RUBRIC
 from training.errors import CannotLaunch
 from training.models import Job
+from training.selectors.waiting import jobs_ahead
 from training.services import queueing
 from training.services.controlling import cancel_job, retry_job
 from training.services.judging_jobs import execute_judging, folder_of, queue_judging
 from training.services.machine_judging import judge_from
+from training.services.publishing import queue_snapshot_push
+from training.services.working import Worker
 
 #: The executor closes stale connections, which an outer test transaction would not survive.
 pytestmark = [pytest.mark.alone, pytest.mark.django_db(transaction=True)]
@@ -47,6 +54,14 @@ def project(people: People, settings: Any, tmp_path: Path) -> Project:
 def server(settings: Any) -> Iterator[ChatServer]:
     with chatting(prefers(longer)) as server:
         settings.OUTGOING_ALLOW = [place(server)]
+        yield server
+
+
+@pytest.fixture
+def hub(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with running_hub() as server:
+        settings.HF_ENDPOINT, settings.HF_TOKEN = server.endpoint, TOKEN
         yield server
 
 
@@ -247,6 +262,39 @@ def test_the_engine_connects_to_the_checked_addresses_alone(
     assert job.state == Job.State.FAILED
     assert "does not judge" in job.detail
     assert not server.requests
+
+
+def test_a_judging_that_waits_for_its_server_holds_up_no_push(
+    people: People, project: Project, server: ChatServer, hub: Hub
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def slow(_: str) -> str:
+        asked.set()
+        answered.wait(60)
+        return "[[C]]"
+
+    server.say = slow
+    judge = registered(project, server.url)
+    judging = queue_judging(judge=judge, project=project, bounds={**QUICK, "timeout_s": 300.0})
+    snapshot = real_snapshot(people.workspace, "hh-helpful")
+    worker = Worker(Job.Queue.values)
+    worker.start()
+    try:
+        assert asked.wait(60)
+        push = queue_snapshot_push(snapshot=snapshot, repo="lab/helpful")
+        assert jobs_ahead(push) == 0
+        end = time.monotonic() + 60
+        while time.monotonic() < end and push.state not in queueing.FINAL:
+            time.sleep(0.1)
+            push.refresh_from_db()
+        judging.refresh_from_db()
+    finally:
+        worker.stop()
+        answered.set()
+    assert (push.state, judging.state) == (Job.State.SUCCEEDED, Job.State.RUNNING)
+    judging.refresh_from_db()
+    assert (judging.state, judging.strikes) == (Job.State.QUEUED, 0)
 
 
 def test_a_local_base_judges_on_the_device_queue(project: Project) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
+import json
 import math
 import queue
 import socket
@@ -31,6 +32,8 @@ MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
 LOOK_S = 0.1
 #: The first pause before another try; each further one is twice as long, up to the last.
 PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+#: Bytes of a refusal that are read, and characters of its reason that are repeated.
+REFUSAL_BYTES, LONGEST_WHY = 4096, 200
 
 
 def check_url(name: str, url: str) -> None:
@@ -206,12 +209,12 @@ class Post:
                 status, data = int(reply.status), bytes(reply.read(self.max_reply_bytes + 1))
                 wanted = reply.headers.get("Content-Length", "")
         except urllib.error.HTTPError as error:
-            error.close()
+            answered = f"it answered with status {error.code}{self._why(error)}"
             if error.code in MAY_PASS:
                 pause_s = seconds_of(error.headers.get("Retry-After"))
-                raise MayPass(f"it answered with status {error.code}", pause_s) from error
+                raise MayPass(answered, pause_s) from error
             moved = ", a redirect, which is not followed" if 300 <= error.code < 400 else ""
-            raise self.failed(f"it answered with status {error.code}{moved}") from error
+            raise self.failed(f"{answered}{moved}") from error
         except (OSError, http.client.HTTPException) as error:
             raise MayPass(str(getattr(error, "reason", None) or error)) from error
         if status != 200:
@@ -222,6 +225,32 @@ class Post:
         if wanted.isdigit() and len(data) < int(wanted):
             raise MayPass(f"its reply broke off after {len(data)} of {wanted} bytes")
         return data
+
+    def _why(self, error: urllib.error.HTTPError) -> str:
+        """The reason that a refusal gives, to stand behind its status; empty without one.
+
+        One that repeats a secret of ours is not repeated.
+        """
+        data = b""
+        with error, contextlib.suppress(OSError, http.client.HTTPException):
+            data = error.read(REFUSAL_BYTES)
+        why = reason_in(data)
+        if not why or any(value.rpartition(" ")[2] in why for value in self.headers.values()):
+            return ""
+        return f" ({why[:LONGEST_WHY]})"
+
+
+def reason_in(data: bytes) -> str:
+    """The reason in a refusal's JSON, in one line: OpenAI's error.message, FastAPI's detail."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    for name in ("error", "detail", "message"):
+        found = found.get(name, found) if isinstance(found, dict) else found
+    if not isinstance(found, str):
+        return ""
+    return " ".join("".join(c if c.isprintable() else " " for c in found).split())
 
 
 def seconds_of(header: str | None) -> float:

@@ -32,6 +32,7 @@ class Job(models.Model):
         DEFAULT = "default", "Default"
         TRAINING = "training", "Training"
         SAMPLING = "sampling", "Sampling"
+        JUDGING = "judging", "Judging"
 
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT)
     kind = models.CharField(max_length=16, choices=Kind.choices)
@@ -100,6 +101,16 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"job {self.pk} ({self.kind}, {self.state})"
+
+
+#: Queues whose jobs take turns in a worker: one loop and one job at a time for each group. The
+#: device is shared; a judging waits for somebody else's server for hours, and holds up nothing.
+DEVICE = (Job.Queue.TRAINING, Job.Queue.SAMPLING)
+TAKING_TURNS: tuple[tuple[Job.Queue, ...], ...] = (
+    DEVICE,
+    (Job.Queue.JUDGING,),
+    (Job.Queue.DEFAULT,),
+)
 
 
 class JobAttempt(models.Model):

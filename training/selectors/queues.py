@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from rlhf_platform.accounts.models import Workspace
-from training.models import Job, JobAttempt, JobEvent
+from training.models import TAKING_TURNS, Job, JobAttempt, JobEvent
 from training.selectors.reasons import Advice, advice
 
 #: A queued job older than this with nobody at work is worth a sentence.
@@ -22,13 +22,8 @@ PATIENCE = timedelta(seconds=30)
 LATEST = 20
 #: Jobs that ended badly are shown this long.
 REMEMBERED = timedelta(days=7)
-#: A worker takes training and sampling in one loop: one waits while the other runs.
-SHARED = {
-    Job.Queue.TRAINING: (Job.Queue.TRAINING, Job.Queue.SAMPLING),
-    Job.Queue.SAMPLING: (Job.Queue.TRAINING, Job.Queue.SAMPLING),
-    Job.Queue.DEFAULT: (Job.Queue.DEFAULT,),
-}
-
+#: The queues that share a worker's loop with each: a job of one waits while another's runs.
+SHARED = {queue: group for group in TAKING_TURNS for queue in group}
 
 #: The row of a queue in which no job waits or runs.
 NOTHING: dict[str, Any] = {"queued": 0, "oldest": None, "running": 0, "overdue": 0}

@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from training.models import Job, JobEvent
+from training.models import DEVICE, Job, JobEvent
 from training.selectors.queues import PATIENCE, SHARED
 
 
@@ -65,7 +65,7 @@ def what_is_in_the_way(job: Job) -> list[str]:
     alive = [other for other in running if other.lease_until and other.lease_until >= now]
     if alive:
         names = ", ".join(as_seen_from(job, other) for other in alive)
-        what = "The worker is" if job.queue == Job.Queue.DEFAULT else "The device is"
+        what = "The device is" if job.queue in DEVICE else "The worker is"
         return [f"{what} busy with {names}; one job at a time."]
     if running:
         return ["The worker before it has stopped giving signs of life; another one is needed."]

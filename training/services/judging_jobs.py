@@ -104,7 +104,7 @@ def queue_judging(
         local = judge.settings.get("url") is None
         return queueing.enqueue(
             kind=Job.Kind.JUDGE,
-            queue=Job.Queue.SAMPLING if local else Job.Queue.DEFAULT,
+            queue=Job.Queue.SAMPLING if local else Job.Queue.JUDGING,
             workspace=project.workspace,
             payload=asked,
         )

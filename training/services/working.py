@@ -1,4 +1,4 @@
-"""The worker: loops that claim jobs, one for the device and one for everything else.
+"""The worker: loops that claim jobs, one for each group of queues that take turns.
 
 A message from the broker only cuts the wait short. The same loops reap lost leases and announce
 waiting jobs again, so that any one worker keeps the queue alive.
@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from training.errors import LostLease
-from training.models import Job
+from training.models import TAKING_TURNS, Job
 from training.services import queueing, rounds
 from training.services.executing import ENGINE, execute_run, fail
 from training.services.judging_jobs import execute_judging
@@ -35,8 +35,6 @@ POLL_S = 1.0
 HOUSEKEEPING_S = 2.0
 #: Seconds between two looks for checkpoints that nobody needs any more.
 PRUNING_S = 3600.0
-#: Training and sampling share the device: one loop, one child at a time.
-DEVICE_QUEUES = (Job.Queue.TRAINING, Job.Queue.SAMPLING)
 
 
 class Worker:
@@ -53,13 +51,12 @@ class Worker:
             Job.Kind.PUSH_MODEL: execute_push,
             Job.Kind.JUDGE: functools.partial(execute_judging, command=command),
         }
-        device = [queue for queue in DEVICE_QUEUES if queue in queues]
-        other = [queue for queue in queues if queue not in DEVICE_QUEUES]
+        groups = [[queue for queue in group if queue in queues] for group in TAKING_TURNS]
         loops: list[tuple[str, Callable[[], None]]] = [
             ("housekeeping", self._keep_house),
             ("pruning", self._prune),
         ]
-        loops += [(f"jobs-{group[0]}", self._take(group)) for group in (device, other) if group]
+        loops += [(f"jobs-{group[0]}", self._take(group)) for group in groups if group]
         self._threads = [
             threading.Thread(target=self._forever, args=(body,), name=name) for name, body in loops
         ]

@@ -14,7 +14,7 @@ from training.services.working import Worker
 
 
 class Command(TrainingCommand):
-    help = "Run queued jobs: training and sampling one at a time, everything else beside them."
+    help = "Run queued jobs: training and sampling one at a time, all else beside them."
     #: They load every page, which a worker never serves.
     requires_system_checks: list[str] = []
 
