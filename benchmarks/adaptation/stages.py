@@ -106,7 +106,7 @@ def classifier(
     """A trained classifier, measured by its run, and timed in stock transformers."""
     train, test = rows
     done = bench.run(f"{stage} {name}", config, {"train": train, "test": test})
-    kind = "model" if "model" in done.result else "adapter"
+    kind = "model" if done.result.get("model") else "adapter"
     saved, source = str(done.path_of(kind)), config["base"]["source"]
     alone = bench.child("served", saved, source, str(done.folder / "data" / "test.jsonl"))
     return Row(
