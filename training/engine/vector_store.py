@@ -13,6 +13,7 @@ import numpy as np
 from usearch.index import Index
 
 from training.engine.embedding import Vectors
+from training.engine.errors import RunFolderError
 
 STORES = ("usearch", "pgvector")
 #: Up to so many vectors are all compared; more are searched along a graph (HNSW).
@@ -24,8 +25,9 @@ class VectorStore(Protocol):
     """The unit vectors of one index. An update calls `change`, `save`, and once the manifest names
     what was saved `settle`; until then readers find what they found before."""
 
-    index_id: str | None
-    """Under which the vectors are kept outside the folder."""
+    @property
+    def index_id(self) -> str | None:
+        """Under which the vectors are kept outside the folder; None where they are in it."""
 
     def __len__(self) -> int:
         """Vectors that the index needs."""
@@ -55,7 +57,7 @@ class VectorStore(Protocol):
 class FileVectors:
     """In memory, and in one file of the data folder (usearch)."""
 
-    index_id = None
+    index_id: str | None = None
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -66,7 +68,11 @@ class FileVectors:
 
     @classmethod
     def restored(cls, data: Path) -> FileVectors:
-        return cls(Index.restore(str(data / FILE)))
+        """Raises RunFolderError for a file that is no index."""
+        index = Index.restore(str(data / FILE))
+        if index is None:
+            raise RunFolderError(f"{data / FILE} is no usearch index; make the index anew")
+        return cls(index)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -30,7 +30,7 @@ from training.engine.vector_store import EXACT
 #: Names the variable that holds the database's address; the address itself is told nobody.
 URL = "VECTORS_DATABASE_URL"
 #: Without bounds a server that went silent would hold us for minutes.
-PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 15_000}  # s, ms
+CONNECT_TIMEOUT_S, SILENCE_MS = 5, 15_000
 #: Most numbers of a vector in an HNSW graph (pgvector's own bound for `vector`).
 LARGEST_GRAPH = 2_000
 #: Candidates that are kept during a search along the graph: at least, and at most (pgvector's).
@@ -181,7 +181,9 @@ def connect(folder: Path) -> psycopg.Connection[Any]:
             "postgres://user:password@host:port/name"
         )
     try:
-        connection = psycopg.connect(url, **PATIENCE)
+        connection = psycopg.connect(
+            url, connect_timeout=CONNECT_TIMEOUT_S, tcp_user_timeout=SILENCE_MS
+        )
     except psycopg.OperationalError as error:
         # What is in quotes may be a part of the password, where that holds a @ or a /.
         reason = re.sub(r"\"[^\"]*\"|'[^']*'", "…", first_line(error)).split(": ")[-1].strip()

@@ -41,7 +41,9 @@ class Command(TrainingCommand):
             self.stdout.write(f"{size(one.size_bytes):>9}  {one.run.folder}/{one.path}")
         for each in judgings:
             self.stdout.write(f"{size(each.size_bytes):>9}  {each.path}")
-        total = size(sum(one.size_bytes for one in [*checkpoints, *judgings]))
+        total = size(
+            sum(one.size_bytes for one in checkpoints) + sum(each.size_bytes for each in judgings)
+        )
         verb = "would be freed" if options["dry_run"] else "freed"
         if checkpoints or judgings:
             and_judgings = f" and {len(judgings)} judgings" if judgings else ""
