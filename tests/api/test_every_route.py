@@ -10,6 +10,7 @@ from rlhf_platform.accounts.models import ApiToken
 from rlhf_platform.accounts.secrets import make_api_token, revoke_api_token
 from rlhf_platform.api import operations
 from tests.api.world import BASE, Caller, World
+from training.models import Job
 
 METHODS = ("get", "post", "put", "patch", "delete")
 
@@ -158,7 +159,7 @@ def test_strangers_outsiders_and_annotators(method: str, route: str, world: Worl
     assert outside.status_code == expected.outsider, outside.content
     if route == "queues":
         found = outside.json()
-        assert [queue["queued"] for queue in found["results"]] == [0, 0, 0]
+        assert [queue["queued"] for queue in found["results"]] == [0] * len(Job.Queue)
         assert found["workers"] == []
     elif method == "GET" and outside.status_code == 200 and route != "tokens":
         nothing = {"count": 0, "next": None, "previous": None, "results": []}

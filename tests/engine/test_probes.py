@@ -286,4 +286,4 @@ def test_an_empty_file_of_questions_is_refused(tmp_path: Path, measured: dict[st
     config = json.loads((measured["same"] / "config.json").read_text())
     run = make_run(tmp_path / "run", config, test=[preference_row(0)], probes=[])
     assert main(["run", str(run)]) == 1
-    assert "data/probes.jsonl holds no question" in result(run)["reason"]
+    assert "data/probes.jsonl holds no rows" in result(run)["reason"]

@@ -45,10 +45,9 @@ def known_probes(folder: Path) -> tuple[str, list[Probe]]:
     """(where they are from, probes) of a run: its own, or the enclosed ones. Raises DataError."""
     path = folder / PROBES_FILE
     source, rows = (PROBES_FILE, path) if path.is_file() else ("enclosed", ENCLOSED)
-    found = [probe_of(row, f"probe row {n}") for n, row in enumerate(read_rows(rows), start=1)]
-    if not found:
-        raise DataError(f"{PROBES_FILE} holds no question; add some, or delete the file")
-    return source, found
+    return source, [
+        probe_of(row, f"probe row {n}") for n, row in enumerate(read_rows(rows), start=1)
+    ]
 
 
 def probe_of(row: Row, where: str) -> Probe:
