@@ -277,7 +277,7 @@ def test_a_judging_that_waits_for_its_server_holds_up_no_push(
     server.say = slow
     judge = registered(project, server.url)
     judging = queue_judging(judge=judge, project=project, bounds={**QUICK, "timeout_s": 300.0})
-    snapshot = real_snapshot(people.workspace, "hh-helpful")
+    snapshot = real_snapshot(people.elsewhere, "hh-helpful")  # it shares the worker
     worker = Worker(Job.Queue.values)
     worker.start()
     try:
