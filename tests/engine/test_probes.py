@@ -39,9 +39,9 @@ def knows(folder: Path, table: dict[str, dict[str, float]]) -> Base:
     Its only layer adds nothing; a word's embedding is a unit vector e, which the last norm makes
     √32·e, and the head holds the logarithms over √32.
     """
-    save_words(folder, words="Question: q Answer: a b c", tie_word_embeddings=False)
-    model = LlamaForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    save_words(folder, words="q a b c", tie_word_embeddings=False)
+    model: Any = LlamaForCausalLM.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     size, hidden = model.get_input_embeddings().weight.shape
     with torch.no_grad():
         for layer in model.model.layers:
@@ -58,12 +58,8 @@ def knows(folder: Path, table: dict[str, dict[str, float]]) -> Base:
     return load_base(BaseConfig(source=str(folder)))
 
 
-#: After the assistant's sign, and after "Answer:", a is half as probable as b; b goes on with c.
-TABLE = {
-    "<assistant>": {"a": 0.25, "b": 0.5, "c": 0.25},
-    "Answer:": {"a": 0.25, "b": 0.5, "c": 0.25},
-    "b": {"a": 0.5, "b": 0.25, "c": 0.25},
-}
+#: After q, a is half as probable as b; b goes on with c.
+TABLE = {"q": {"a": 0.25, "b": 0.5, "c": 0.25}, "b": {"a": 0.5, "b": 0.25, "c": 0.25}}
 
 
 def writer(folder: Path) -> EventWriter:
@@ -72,7 +68,9 @@ def writer(folder: Path) -> EventWriter:
 
 
 @pytest.mark.parametrize("template", [True, False])
-def test_the_best_mean_per_token_is_the_answer(tmp_path: Path, template: bool):
+def test_the_best_mean_per_token_is_the_answer_with_and_without_a_chat_template(
+    tmp_path: Path, template: bool
+):
     base = knows(tmp_path / "base", TABLE)
     if not template:
         base.tokenizer.chat_template = None
@@ -80,9 +78,7 @@ def test_the_best_mean_per_token_is_the_answer(tmp_path: Path, template: bool):
         base, [Probe("p", "k", "q", ("a", "b c", "c"), 1)], writer(tmp_path / "run")
     )
     read = base.tokenizer.decode
-    asked = "<user> q <end> <assistant>" if template else "Question: q Answer:"
-    assert read(list(trees[0].prompt)) == asked
-    # the end of a turn is not scored
+    assert read(list(trees[0].prompt)) == "q"
     assert [read(list(branch.tokens)) for branch in trees[0].branches] == ["a", "b c", "c"]
     for packing in (SHARED, PLAIN):
         (scores,) = choice_scores(base, trees, packing)
@@ -98,11 +94,8 @@ def test_a_draw_is_no_answer():
     assert hits([probe] * 3, [[-1.0, -1.0], [-1.0, -2.0], [-2.0, -1.0]]) == [0.0, 1.0, 0.0]
 
 
-@pytest.mark.parametrize("template", [True, False])
-def test_what_stands_beside_a_question_changes_nothing(tmp_path: Path, template: bool):
+def test_what_stands_beside_a_question_changes_nothing(tmp_path: Path):
     base = load_base(BaseConfig(source=str(save_tiny(tmp_path / "base"))))
-    if not template:
-        base.tokenizer.chat_template = None
     _, known = known_probes(tmp_path)
     asked = [*known[::4], Probe("two", "k", "Yes or no?", ("yes", "no, and a longer one"), 0)]
     _, trees = encode_probes(base, asked, writer(tmp_path / "run"))
@@ -150,7 +143,7 @@ def test_a_question_longer_than_the_base_is_left_out_and_counted(tmp_path: Path)
     source = str(save_words(tmp_path / "base", max_position_embeddings=12))
     base = load_base(BaseConfig(source=source))
     log = writer(tmp_path / "run")
-    short, long = (Probe("p", "k", "w1 " * n, ("w2", "w3"), 0) for n in (1, 9))
+    short, long = (Probe("p", "k", "w1 " * n, ("w2", "w3"), 0) for n in (1, 12))
     kept, trees = encode_probes(base, [short, long], log)
     assert (kept, len(trees)) == ([short], 1)
     assert '"probes_too_long"' in (tmp_path / "run" / "events.jsonl").read_text()

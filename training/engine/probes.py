@@ -1,10 +1,9 @@
-"""Task probes: short questions with a known answer, asked as the model is asked by people.
+"""Task probes: short beginnings with a known end, of which the model sees the choices one by one.
 
 The answer that a model gives is the choice of the highest mean log-probability per token (the
 token-length normalisation of Gao 2021, "Multiple Choice Normalization in LM Evaluation";
 lm-evaluation-harness's `acc_norm` does the same per character). Nothing is generated, so nothing is
-drawn. A question is a turn of the base's chat template; a base without one is asked in plain text.
-The token that ends a turn is not scored: how long a model likes to answer is no knowledge.
+drawn. They are plain text, and no turns: docs/methods/evaluate.md says why.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.engine.batching import Packing
-from training.engine.data import Branch, Tree, prompt_tokens, response_tokens
+from training.engine.data import Branch, Tree
 from training.engine.errors import DataError
 from training.engine.logprobs import response_logps
 from training.engine.models import Base
@@ -31,7 +30,7 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Probe:
-    """A question, and what may be answered."""
+    """The beginning of a sentence, and how it may go on."""
 
     id: str
     kind: str
@@ -74,8 +73,7 @@ def encode_probes(
 
     Raises DataError where none is left, and for a choice that the tokenizer makes nothing of.
     """
-    encode = plain_tree if base.tokenizer.chat_template is None else turn_tree
-    both = [(probe, encode(base, probe)) for probe in probes]
+    both = [(probe, probe_tree(base, probe)) for probe in probes]
     for probe, tree in both:
         if not all(branch.tokens for branch in tree.branches):
             raise DataError(f"probe {probe.id}: the base's tokenizer makes nothing of a choice")
@@ -91,28 +89,20 @@ def encode_probes(
     return [probe for probe, _ in kept], [tree for _, tree in kept]
 
 
-def turn_tree(base: Base, probe: Probe) -> Tree:
-    """The question as a user's turn, each choice as the beginning of the assistant's."""
-    prompt = prompt_tokens(
-        base, [{"role": "user", "content": probe.prompt}], f"probe {probe.id}: prompt"
-    )
-    return Tree(prompt, tuple(Branch(response_tokens(base, text)[:-1]) for text in probe.choices))
+def probe_tree(base: Base, probe: Probe) -> Tree:
+    """The beginning, and a branch for each choice behind a space.
 
-
-def plain_tree(base: Base, probe: Probe) -> Tree:
-    """The question in plain text, as the harness asks ARC's.
-
-    A choice is tokenised behind its question, since tokenizers that mark the beginning of a text
-    would mark that of a choice alone.
+    A choice is tokenised behind its beginning, since tokenizers that mark where a text begins would
+    mark it on a choice alone.
     """
 
     def tokens(text: str) -> list[int]:
         encoded = base.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return list(encoded["input_ids"])
 
-    asked = f"Question: {probe.prompt}\nAnswer:"
-    given = tokens(asked)
-    branches = [Branch(tuple(tokens(f"{asked} {text}")[len(given) :])) for text in probe.choices]
+    begun = probe.prompt.strip()
+    given = tokens(begun)
+    branches = [Branch(tuple(tokens(f"{begun} {text}")[len(given) :])) for text in probe.choices]
     return Tree((*lead_of(base), *given), tuple(branches))
 
 
