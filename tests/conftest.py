@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
+from huggingface_hub import constants
+from pytest_django.fixtures import Settings
 
 from tests.api.world import World, make_world
+from tests.hub_server import TOKEN, Hub, running_hub
 from tests.people import People, make_people
 
 HISTORIES = [
@@ -47,3 +51,12 @@ def people(db: None) -> People:
 @pytest.fixture
 def world(people: People, tmp_path: object) -> World:
     return make_world(people, tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def hub(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub that the settings point to; the suite's own offline switch is lifted."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with running_hub() as server:
+        settings.HF_ENDPOINT, settings.HF_TOKEN = server.endpoint, TOKEN
+        yield server

@@ -8,21 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.apps import apps
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
-from huggingface_hub import constants
 from pytest_django.fixtures import Settings
 
 from annotate.export.hub import Patience
 from annotate.services.freezing import freeze_snapshot
 from tests.factories import make_project
 from tests.faults.installation import stand_in
-from tests.hub_server import TOKEN, Hub, running_hub
+from tests.hub_server import Hub
 from tests.people import People
 from tests.training.rows import make_prompt_set, make_snapshot
 from tests.training.test_launching_runs import make_labelled, make_quiz, make_text_set
@@ -58,14 +56,6 @@ def state_hash() -> str:
         text = json.dumps(rows, cls=DjangoJSONEncoder, sort_keys=True)
         digest.update(f"{model._meta.label} {text}\n".encode())
     return digest.hexdigest()
-
-
-@pytest.fixture
-def hub(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with running_hub() as server:
-        settings.HF_ENDPOINT, settings.HF_TOKEN = server.endpoint, TOKEN
-        yield server
 
 
 def execute(job: Job) -> Job:

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from huggingface_hub import constants
 
 from annotate.models import JudgeVersion, MachineJudgment, Project
 from tests.annotate.export.snapshots import real_snapshot
 from tests.engine.chat_server import ChatServer, Said, chatting, longer, prefers
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project
-from tests.hub_server import TOKEN, Hub, running_hub
+from tests.hub_server import Hub
 from tests.people import People
 from training.engine.config_judge import RUBRIC
 from training.errors import CannotLaunch
@@ -54,14 +53,6 @@ def project(people: People, settings: Any, tmp_path: Path) -> Project:
 def server(settings: Any) -> Iterator[ChatServer]:
     with chatting(prefers(longer)) as server:
         settings.OUTGOING_ALLOW = [place(server)]
-        yield server
-
-
-@pytest.fixture
-def hub(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with running_hub() as server:
-        settings.HF_ENDPOINT, settings.HF_TOKEN = server.endpoint, TOKEN
         yield server
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from django.core.management.base import CommandError
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from huggingface_hub import constants
 from pytest_django.fixtures import Settings
 
 from annotate.errors import HubRefused
@@ -26,7 +24,7 @@ from annotate.export.hub import Patience
 from annotate.export.writers import snapshot_lines
 from annotate.models import Snapshot
 from tests.annotate.export.snapshots import real_snapshot
-from tests.hub_server import TOKEN, Hub, running_hub
+from tests.hub_server import TOKEN, Hub
 from tests.people import People
 from training.errors import LostLease
 from training.models import Job
@@ -38,14 +36,6 @@ from training.services.working import Worker
 #: A push's lease is kept alive beside it, which an outer test transaction would not allow.
 pytestmark = pytest.mark.django_db(transaction=True)
 QUICK = Patience(base_s=0.01)
-
-
-@pytest.fixture
-def hub(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with running_hub() as server:
-        settings.HF_ENDPOINT, settings.HF_TOKEN = server.endpoint, TOKEN
-        yield server
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -23,15 +22,6 @@ from tests.hub_server import TOKEN, Hub, running_hub
 CARD = b"---\ntags:\n- trl\n---\n# A card\n"
 FILES = {"README.md": CARD, "data/train.parquet": b"PAR1" + b"x" * 5000, "snapshot.json": b"{}"}
 QUICK = Patience(base_s=0.01, cap_s=3.0)
-
-
-@pytest.fixture
-def hub(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub that the settings point to; the suite's own offline switch is lifted."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with running_hub() as server:
-        settings.HF_ENDPOINT, settings.HF_TOKEN = server.endpoint, TOKEN
-        yield server
 
 
 @pytest.fixture

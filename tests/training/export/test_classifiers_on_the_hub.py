@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
 from peft import PeftModel
 from pytest_django.fixtures import Settings
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
@@ -19,7 +17,7 @@ from annotate.errors import HubRefused
 from tests.engine.labelled import TEST, TRAIN, WORDS, asked
 from tests.engine.test_classify import untrained
 from tests.engine.tiny import save_encoder
-from tests.hub_server import TOKEN, Hub, running_hub
+from tests.hub_server import Hub
 from tests.people import People
 from tests.training.test_publishing import read_back
 from training.models import ModelVersion, Run, TextSet
@@ -31,14 +29,6 @@ from training.services.versions import base_version
 
 pytestmark = pytest.mark.django_db(transaction=True)
 BASE_ID = "lab/bert"
-
-
-@pytest.fixture
-def hub(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with running_hub() as server:
-        settings.HF_ENDPOINT, settings.HF_TOKEN = server.endpoint, TOKEN
-        yield server
 
 
 def labelled(people: People) -> TextSet:

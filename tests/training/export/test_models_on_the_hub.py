@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 import torch
 import yaml
 from django.core.management import call_command
-from huggingface_hub import constants
 from peft import PeftModel
 from pytest_django.fixtures import Settings
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -22,7 +20,7 @@ from annotate.errors import HubRefused
 from annotate.services.ingest import store_prompt_set
 from tests.annotate.export.snapshots import real_snapshot
 from tests.engine.tiny import save_tiny, user
-from tests.hub_server import TOKEN, Hub, running_hub
+from tests.hub_server import Hub
 from tests.people import People
 from tests.training.test_publishing import read_back
 from training.engine.config import AdapterConfig, BaseConfig
@@ -36,14 +34,6 @@ from training.services.registering import register_version
 from training.services.versions import base_version
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def hub(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with running_hub() as server:
-        settings.HF_ENDPOINT, settings.HF_TOKEN = server.endpoint, TOKEN
-        yield server
 
 
 @pytest.fixture(scope="module")
