@@ -195,6 +195,29 @@ def test_a_window_that_only_long_rows_leave_is_noticed(tmp_path: Path) -> None:
     assert "plain_rows" in warnings(folder)
 
 
+def test_what_the_check_of_packing_found_is_remembered_for_the_same_base_and_rows(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINE_CACHE_DIR", str(tmp_path / "cache"))
+
+    def run(name: str, base: dict[str, Any], **sections: Any) -> dict[str, str]:
+        config = {"method": "dpo", "base": base, **sections}
+        folder = make_run(tmp_path / name, config, train=PAIRS)
+        assert main(["run", str(folder)]) == 0, result(folder)["reason"]
+        return warnings(folder)
+
+    own, other = {"source": str(tiny)}, {"source": str(save_tiny(tmp_path / "other", seed=5))}
+    assert "plain_rows" not in run("first", own)
+    (found,) = (tmp_path / "cache" / "packing").iterdir()
+    assert 0 <= json.loads(found.read_text(encoding="utf-8"))["nats"] < 1e-3
+    found.write_text('{"nats": 7.0}', encoding="utf-8")  # shows who reads it
+    assert "plain_rows" in run("second", own, optim={"lr": 2e-4})
+    assert "plain_rows" not in run("other-base", other)
+    assert "plain_rows" not in run("other-precision", own | {"dtype": "bfloat16"})
+    found.write_text("half a fi", encoding="utf-8")
+    assert "plain_rows" not in run("damaged", own)
+
+
 def test_a_loss_that_is_no_number_stops_with_advice(tiny: Path, tmp_path: Path) -> None:
     config = asked("dpo", tiny, optim={"lr": 1.0, "epochs": 60}, dpo={"beta": 1e30})
     folder = make_run(tmp_path / "run", config, train=PAIRS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 from training.engine.errors import EngineError
@@ -14,6 +15,15 @@ from training.engine.files import sha256_of_file, write_file
 LARGE_BYTES = 8_000_000
 #: What transformers reads of a model folder; a README beside it may change.
 MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+
+
+@cache
+def sha256_of_engine() -> str:
+    """SHA-256 over this package's own code, of which a remembered check is a result."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def remembered_sha256(path: Path, cache: Path) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +14,16 @@ import torch
 from training.engine.batching import Packing
 from training.engine.config import RunConfig
 from training.engine.data import Tree
-from training.engine.errors import StepZeroError
-from training.engine.inputs import record_inputs, versions
+from training.engine.distributed import everyone
+from training.engine.errors import EngineError, StepZeroError
+from training.engine.files import write_file
+from training.engine.hashes import sha256_of_engine
+from training.engine.inputs import machine, record_inputs, versions
 from training.engine.logprobs import PACKING_TOLERANCE, own_log_prob_error, packing_error
 from training.engine.models import Base
 from training.engine.quantization import count_layers
 from training.engine.rundir import RunDir
+from training.engine.sources import cache_folder
 from training.engine.token_inspection import report as report_rows
 
 #: How far a step-0 figure may be from its closed form in fp32; bf16 rounds at 2⁻⁸.
@@ -58,9 +65,7 @@ def choose_packing(run: RunDir, base: Base, trees: Sequence[Tree]) -> Packing:
     by rounding: 1e-3 nats for a whole response in fp32, 0.5 there.
     """
     bound = PACKING_TOLERANCE if run.config.base.dtype == "float32" else 0.5
-    longest = sorted(trees, key=lambda tree: tree.length)[-2:]
-    expect_own_log_probs(base, longest[0])
-    error = packing_error(base, longest)
+    error = checked_packing_error(run, base, sorted(trees, key=lambda tree: tree.length)[-2:])
     if error <= bound:
         return Packing(run.config.row_budget, shared=True)
     run.events.warning(
@@ -69,6 +74,30 @@ def choose_packing(run: RunDir, base: Base, trees: Sequence[Tree]) -> Packing:
         "so plain rows are used: right, and slower",
     )
     return Packing(run.config.row_budget, shared=False)
+
+
+def checked_packing_error(run: RunDir, base: Base, trees: Sequence[Tree]) -> float:
+    """`packing_error` of a base whose log-probs are its own, remembered by what it depends on.
+
+    The key covers this code, the libraries, the machine, the base's and the adapters' files, their
+    settings and the trees. Raises StepZeroError as `expect_own_log_probs` does.
+    """
+    read = [run.inputs["base"], run.inputs["adapters"], versions(run.config.method), machine()]
+    used = [run.config.base, run.config.adapter, run.config.tuning, base.device.type]
+    key = hashlib.sha256(repr([sha256_of_engine(), read, used, trees]).encode()).hexdigest()
+    kept = cache_folder() / "packing" / f"{key}.json"
+    known: float | None = None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = float(json.loads(kept.read_text(encoding="utf-8"))["nats"])
+    if everyone(known is not None):
+        assert known is not None  # noqa: S101 - narrows the type
+        return known
+    expect_own_log_probs(base, trees[0])
+    error = packing_error(base, trees)
+    with contextlib.suppress(OSError, EngineError):  # costs the time to measure it again
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_file(kept, json.dumps({"nats": error}))
+    return error
 
 
 def expect_own_log_probs(base: Base, tree: Tree) -> None:
