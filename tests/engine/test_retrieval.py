@@ -18,6 +18,7 @@ from training.engine.embedding import Encoder
 from training.engine.errors import ConfigError, DataError, RunFolderError
 from training.engine.retrieval import (
     IndexSettings,
+    delete_index,
     fused,
     only_writer,
     open_index,
@@ -178,6 +179,28 @@ def test_the_command_line_indexes_and_searches(
     assert main(["index", folder, "--remove", "ships.txt"]) == 0
     assert main(["search", folder, "roof", "-k", "9", "--mode", "bm25"]) == 1
     assert "k is 9, and the index has 1 chunks" in capsys.readouterr().err
+
+
+def test_an_index_is_deleted_and_what_somebody_else_keeps_there_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "i"
+    for kept in (True, False):
+        update_index(folder, [CATS], settings=SPARSE)
+        if kept:
+            (folder / "notes.txt").write_text("mine", encoding="utf-8")
+        with only_writer(folder), pytest.raises(RunFolderError, match="by another process"):
+            delete_index(folder)
+        assert open_index(folder).chunks
+        assert main(["index", str(folder), "--delete"]) == 0
+        assert [path.name for path in tmp_path.rglob("*")] == (["i", "notes.txt"] if kept else [])
+        if kept:
+            (folder / "notes.txt").unlink()
+    assert main(["index", str(folder), "--delete"]) == 1
+    assert "holds no index that can be read" in capsys.readouterr().err
+    assert not folder.exists()
+    assert main(["index", str(folder), "cats.md", "--delete"]) == 1
+    assert "leave out documents" in capsys.readouterr().err
 
 
 def test_a_title_counts_among_the_tokens_of_a_chunk() -> None:

@@ -19,7 +19,7 @@ from training.engine.__main__ import main
 from training.engine.compare_stages import Stages
 from training.engine.documents import Document
 from training.engine.errors import ConfigError, RunFolderError
-from training.engine.retrieval import IndexSettings, open_index, update_index
+from training.engine.retrieval import IndexSettings, delete_index, open_index, update_index
 from training.engine.vector_store import FileVectors
 from training.engine.vector_table import NEAREST, TableVectors
 
@@ -119,6 +119,23 @@ def test_the_graph_of_an_index_is_what_a_search_of_it_walks_along(url: str, tmp_
         vector = "[" + ",".join(map(str, units(1)[0])) + "]"
         plan = "\n".join(line for (line,) in connection.execute(asked, [vector, 5]))
     assert f"Index Scan using retrieval_vectors_{table.index_id}" in plan
+
+
+def test_deleting_an_index_deletes_its_rows_and_its_graph_and_nobody_elses(
+    url: str, tmp_path: Path
+) -> None:
+    counted = "SELECT count(*) FROM retrieval_vectors WHERE index_id = %s"
+    graphs = "SELECT count(*) FROM pg_indexes WHERE indexname = 'retrieval_vectors_' || %s"
+    other, large = (filled(secrets.token_hex(8), units(60), tmp_path, exact=50) for _ in range(2))
+    large.delete()
+    assert (rows(url, counted, large.index_id), rows(url, graphs, large.index_id)) == (0, 0)
+    update_index(tmp_path / "i", [CATS, SHIPS], settings=TABLE)
+    gone = str(json.loads((tmp_path / "i/manifest.json").read_text())["vectors_id"])
+    assert rows(url, counted, gone) == 2
+    delete_index(tmp_path / "i")
+    assert rows(url, counted, gone) == 0
+    assert not (tmp_path / "i").exists()
+    assert (rows(url, counted, other.index_id), rows(url, graphs, other.index_id)) == (60, 1)
 
 
 def test_documents_are_added_changed_and_removed_as_in_a_file(url: str, tmp_path: Path) -> None:

@@ -216,13 +216,16 @@ def open_vectors(
         return None
     if settings.vectors == "usearch":
         return FileVectors.restored(data)
-    table = table_of(folder, str(manifest.get("vectors_id")), encoder)
+    table = table_of(folder, str(manifest.get("vectors_id")), encoder.size)
     table.expect({key_of(chunk) for chunk in chunks}, data / "chunks.jsonl")
     return table
 
 
-def table_of(folder: Path, index_id: str, encoder: Encoder) -> TableVectors:
-    """The rows of one index. Raises RunFolderError where the library is missing."""
+def table_of(folder: Path, index_id: str, size: int) -> TableVectors:
+    """The rows of one index, each a vector of `size` numbers.
+
+    Raises RunFolderError where the library is missing.
+    """
     try:
         from training.engine.vector_table import TableVectors
     except ImportError as error:
@@ -230,7 +233,7 @@ def table_of(folder: Path, index_id: str, encoder: Encoder) -> TableVectors:
             f"the vectors of {folder} are kept in PostgreSQL, and a library for that cannot be "
             f"imported ({error}); install what requirements/train.lock names"
         ) from None
-    return TableVectors(index_id, encoder.size, folder)
+    return TableVectors(index_id, size, folder)
 
 
 def in_memory(documents: Sequence[Document], *, dense: bool) -> Retriever:
@@ -279,6 +282,28 @@ def update_index(
         expect_distinct(documents)
     with only_writer(folder):
         return _update(folder, documents, remove, settings)
+
+
+def delete_index(folder: Path) -> None:
+    """Delete an index: its vectors wherever they are, its files, and the folder if that is empty.
+
+    Raises RunFolderError for a folder that is something else, that another process is changing, or
+    whose vectors' database cannot be reached; the index is then as it was.
+    """
+    read_manifest(folder)
+    with only_writer(folder):
+        manifest = read_manifest(folder)
+        if IndexSettings(**manifest["settings"]).vectors == "pgvector":
+            table_of(folder, str(manifest.get("vectors_id")), 0).delete()
+        try:
+            (folder / "manifest.json").unlink()
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        for data in folder.glob("data-*"):
+            shutil.rmtree(data, ignore_errors=True)
+    with contextlib.suppress(OSError):  # somebody keeps something else there
+        (folder / ".lock").unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _update(
@@ -337,7 +362,7 @@ def new_vectors(folder: Path, settings: IndexSettings, encoder: Encoder) -> Vect
         return None
     if settings.vectors == "usearch":
         return FileVectors.empty(encoder.size)
-    return table_of(folder, secrets.token_hex(8), encoder)
+    return table_of(folder, secrets.token_hex(8), encoder.size)
 
 
 def encode_into(vectors: VectorStore, chunks: Sequence[Chunk], encoder: Encoder) -> int:

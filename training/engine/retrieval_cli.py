@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from training.engine.errors import DataError
+
 EXIT_DONE = 0
 
 
@@ -29,6 +31,9 @@ def add_commands(commands: Any) -> None:
         help='text or Markdown, folders of them, or .jsonl rows {"id", "text", "title"?}',
     )
     index.add_argument("--remove", nargs="+", default=[], metavar="ID", help="documents to drop")
+    index.add_argument(
+        "--delete", action="store_true", help="the whole index, and its vectors in a database"
+    )
     index.add_argument("--encoding", metavar="NAME", help="of text files, instead of UTF-8")
     index.add_argument("--chunk-tokens", type=int, metavar="N", help="longest chunk (200)")
     index.add_argument("--overlap-tokens", type=int, metavar="N", help="said again (40)")
@@ -65,8 +70,14 @@ def run(options: argparse.Namespace) -> int:
 
 def run_index(options: argparse.Namespace) -> int:
     from training.engine.documents import read_documents
-    from training.engine.retrieval import IndexSettings, update_index
+    from training.engine.retrieval import IndexSettings, delete_index, update_index
 
+    if options.delete:
+        if options.documents or options.remove:
+            raise DataError("--delete is for the whole index: leave out documents and --remove")
+        delete_index(options.folder)
+        print(f"{options.folder}: deleted")
+        return EXIT_DONE
     names = ("chunk_tokens", "overlap_tokens", "terms", "encoder", "vectors", "dense")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     settings = IndexSettings(**given) if given else None

@@ -56,6 +56,7 @@ class TableVectors:
         self._wanted: frozenset[int] = frozenset()
         self._state: Path | None = None
         self._kept: psycopg.Connection[Any] | None = None
+        self._graph = sql.Identifier(f"retrieval_vectors_{index_id}")
 
     def expect(self, wanted: Collection[int], state: Path) -> None:
         """Be what the folder's manifest names. Raises RunFolderError where vectors are missing.
@@ -96,8 +97,7 @@ class TableVectors:
                 for key, vector in zip(new, made, strict=True):
                     copy.write_row((self.index_id, key, vector))
             if len(wanted) > self._exact and self._size <= LARGEST_GRAPH:
-                name = sql.Identifier(f"retrieval_vectors_{self.index_id}")
-                connection.execute(self._filled(GRAPH, name=name))
+                connection.execute(self._filled(GRAPH, name=self._graph))
         self._wanted = frozenset(wanted)
 
     def save(self, folder: Path) -> None:
@@ -105,13 +105,21 @@ class TableVectors:
 
     def settle(self) -> None:
         # The update is done; whatever stays is passed over, and dropped by the next one.
-        with contextlib.suppress(RunFolderError):
-            gone = sorted(self.keys() - self._wanted)
-            with self._transaction() as connection:
+        with contextlib.suppress(RunFolderError), self._transaction() as connection:
+            connection.execute(
+                "DELETE FROM retrieval_vectors WHERE index_id = %s AND key <> ALL(%s)",
+                [self.index_id, sorted(self._wanted)],
+            )
+
+    def delete(self) -> None:
+        """Delete all rows of the index, and its graph. Raises RunFolderError."""
+        graph = sql.SQL("DROP INDEX IF EXISTS {name}").format(name=self._graph)
+        with self._transaction() as connection:
+            if there(connection):
                 connection.execute(
-                    "DELETE FROM retrieval_vectors WHERE index_id = %s AND key = ANY(%s)",
-                    [self.index_id, gone],
+                    "DELETE FROM retrieval_vectors WHERE index_id = %s", [self.index_id]
                 )
+                connection.execute(graph)
 
     def search(self, query: Vectors, count: int) -> list[tuple[int, float]]:
         """Raises RunFolderError where the index has changed since it was opened."""
