@@ -58,11 +58,11 @@ def served(saved: str, source: str, rows: str) -> dict[str, Any]:
     }
 
 
-def retrieved(index: str, mode: str) -> dict[str, Any]:
+def retrieved(index: str, mode: str, language: str) -> dict[str, Any]:
     """Whether each question of XQuAD finds its paragraph among the first RECALLED of our index."""
     from training.engine.retrieval import open_index
 
-    _, questions = data.xquad()
+    _, questions = data.xquad(language)
     started, before = time.perf_counter(), time.process_time()
     retriever = open_index(Path(index))
     rankings = [retriever.rank_documents(each["question"], DEPTH, mode) for each in questions]

@@ -68,9 +68,9 @@ def django() -> tuple[list[Row], list[Row]]:
     )
 
 
-def xquad() -> tuple[list[Row], list[Row]]:
+def xquad(language: str = "en") -> tuple[list[Row], list[Row]]:
     """(paragraphs as documents, questions with their answers and their document's id)"""
-    with gzip.open(DATA / "xquad.en.json.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(DATA / f"xquad.{language}.json.gz", "rt", encoding="utf-8") as file:
         articles = json.load(file)["data"]
     documents, questions = [], []
     for article in articles:

@@ -34,8 +34,9 @@ def test_the_slices_are_what_their_page_says() -> None:
     train, test = data.django()
     assert (len(train), len(test)) == (14, 12)
     assert not {row["id"] for row in train} & {row["id"] for row in test}
-    documents, questions = data.xquad()
-    assert (len(documents), len(questions)) == (165, 851)
+    for language, counts in (("en", (165, 851)), ("zh", (55, 298)), ("ar", (55, 298))):
+        documents, questions = data.xquad(language)
+        assert (len(documents), len(questions)) == counts
     documents, asked, examples = data.answering()
     assert len(documents) == len(asked) == data.PARAGRAPHS
     assert not {row["id"] for row in asked} & {row["id"] for row in examples}

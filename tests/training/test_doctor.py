@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -140,6 +141,29 @@ def test_a_postgres_where_nobody_listens(tmp_path: Path, closed_port: int) -> No
     assert f"PostgreSQL database platform at 127.0.0.1:{closed_port} does not" in found[0]["said"]
     assert "start PostgreSQL, or correct DATABASE_URL" in found[0]["mend"]
     assert "hunter2" not in json.dumps(found) + said
+
+
+def test_a_database_of_vectors_that_is_not_there(tmp_path: Path, closed_port: int) -> None:
+    assert doctor(tmp_path, "vectors") == (0, [], "")  # nobody has set one
+    url = f"postgres://user:hunter2@127.0.0.1:{closed_port}/vectors"
+    status, found, said = doctor(tmp_path, "vectors", VECTORS_DATABASE_URL=url)
+    assert (status, found[0]["level"]) == (1, "bad")
+    assert "VECTORS_DATABASE_URL names cannot be reached" in found[0]["said"]
+    assert "hunter2" not in json.dumps(found) + said
+
+
+@pytest.mark.postgres
+def test_a_database_of_vectors_has_pgvector_or_has_not(tmp_path: Path) -> None:
+    server = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
+    try:
+        with psycopg.connect(server, connect_timeout=3) as connection:
+            asked = "SELECT count(*) FROM pg_extension WHERE extname = 'vector'"
+            (has,) = connection.execute(asked).fetchone() or (0,)
+    except psycopg.Error as error:
+        pytest.skip(f"no PostgreSQL answers ({str(error).splitlines()[0]})")
+    status, found, _ = doctor(tmp_path, "vectors", VECTORS_DATABASE_URL=server)
+    assert (status, found[0]["level"]) == ((0, "ok") if has else (1, "bad"))
+    assert "CREATE EXTENSION vector" in found[0]["mend"] or has
 
 
 @pytest.mark.parametrize(

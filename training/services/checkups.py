@@ -13,10 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.utils import timezone
 
-from rlhf_platform.doctor.findings import Check, Finding, shortly
+from rlhf_platform.doctor.findings import PATIENCE_S, Check, Finding, shortly
 from training.models import Job, ModelVersion, Run, RunCheckpoint
 from training.selectors.logs import inside_runs
 from training.selectors.queues import PATIENCE
@@ -226,8 +227,31 @@ def checkpoints_finding() -> Finding:
     return Finding("checkpoints", "ok", f"{rows.count()}, each with its files")
 
 
+# Retrieval's vectors ----------------------------------------------------------------------------
+
+
+def check_vectors() -> list[Finding]:
+    """Does the database that an admin set for vectors answer, and has it pgvector?"""
+    if not settings.VECTORS_DATABASE_URL:
+        return []
+    asked = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+    try:
+        with psycopg.connect(settings.VECTORS_DATABASE_URL, connect_timeout=PATIENCE_S) as vectors:
+            row = vectors.execute(asked).fetchone()
+    except psycopg.Error:  # what it says may quote the address, and the password in it
+        said = "the database that VECTORS_DATABASE_URL names cannot be reached, or refuses the role"
+        mend = 'start it, or correct the address; psql "$VECTORS_DATABASE_URL" tells you more'
+        return [Finding("vectors", "bad", said, mend)]
+    if row is None:
+        said = "the database that VECTORS_DATABASE_URL names has no pgvector"
+        mend = "install it on the server, and run CREATE EXTENSION vector in that database"
+        return [Finding("vectors", "bad", said, mend)]
+    return [Finding("vectors", "ok", f"PostgreSQL with pgvector {row[0]}")]
+
+
 CHECKS = (
     Check("engine", check_engine),
+    Check("vectors", check_vectors),
     Check("jobs", check_jobs, needs_database=True),
     Check("files", check_files, needs_database=True),
 )
