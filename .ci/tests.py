@@ -1,4 +1,4 @@
-"""`make test`: what may run side by side on every core, then the rest, one after the other.
+"""`make test`: what may run side by side on every core, what may by twos, then the rest alone.
 
 Where a PostgreSQL answers, the database tests run on it as well. All run on SQLite but for those in
 which the database is not the point, which then run on PostgreSQL alone.
@@ -25,7 +25,10 @@ ONCE = [
     *sorted(glob("tests/training/test_*page*.py") + glob("tests/training/test_*shown.py")),
 ]
 BESIDE = ["-m", "light", "-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
-ALONE = ["-m", "not light and not faults"]
+#: Whole processes: browsers, servers, the engine with a real model. Two at a time wait for one
+#: another less than each for itself.
+BY_TWOS = ["-m", "not light and not alone and not faults", "-n", "2", "--dist", "loadfile"]
+ALONE = ["-m", "alone"]
 
 
 def run(title: str, arguments: list[str], **environment: str) -> int:
@@ -47,7 +50,8 @@ def main() -> int:
         failed = run(title, [*BESIDE, *FOLDERS], TEST_DATABASE_URL=URL)
         left_out = [f"--ignore={path}" for path in ONCE]
     failed = run("what may run side by side, on SQLite", [*BESIDE, *left_out]) or failed
-    return run("engine, browser, processes", ALONE) or failed
+    failed = run("browser and flows, two at a time", BY_TWOS) or failed
+    return run("what watches processes and clocks, alone", ALONE) or failed
 
 
 if __name__ == "__main__":
