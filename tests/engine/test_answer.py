@@ -88,6 +88,18 @@ def test_answers_are_the_models_own_greedy_ones_and_are_scored(tiny: Path, tmp_p
     assert found["peak_mb"] > 0.0
 
 
+def test_vectors_of_a_script_that_the_encoder_cannot_read_are_warned_of(
+    tiny: Path, tmp_path: Path
+) -> None:
+    index, documents = tmp_path / "index", [Document("d", "تنام القطة على السطح الدافئ.")]
+    assert "choose the mode bm25" in update_index(index, documents).advice
+    for mode, warned in (("hybrid", True), ("bm25", False)):
+        settings = config(tiny, index=str(index), prompt=RAG, k=1, mode=mode)
+        assert do(tmp_path / mode, settings, QUESTIONS[:1]) == 0
+        codes = [e["code"] for e in events(tmp_path / mode) if e["kind"] == "warning"]
+        assert ("foreign_script" in codes) is warned
+
+
 def test_a_label_is_chosen_by_the_models_own_log_probs(tiny: Path, tmp_path: Path) -> None:
     rows = [
         {"id": f"q{n}", "question": f"Colour number {n}?", "label": LABELS[n % 3]} for n in range(6)

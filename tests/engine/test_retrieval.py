@@ -181,6 +181,24 @@ def test_the_command_line_indexes_and_searches(
     assert "k is 9, and the index has 1 chunks" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "noted"),
+    [
+        ("猫在温暖的屋顶上睡觉。The roof.", [], True),
+        ("تنام القطة على السطح الدافئ.", [], True),
+        ("تنام القطة على السطح الدافئ.", ["--sparse"], False),  # there is no other mode
+        ("Die Katze schläft auf dem warmen Dach. 猫", [], False),
+        ("2026: 3.14", [], False),
+    ],
+)
+def test_a_script_that_the_packaged_encoder_cannot_read_is_told(
+    text: str, options: list[str], noted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    assert main(["index", str(tmp_path / "i"), str(tmp_path / "text.txt"), *options]) == 0
+    assert ("choose the mode bm25" in capsys.readouterr().err) is noted
+
+
 def test_an_index_is_deleted_and_what_somebody_else_keeps_there_is_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,7 +42,14 @@ from training.engine.questions import (
     labels_of,
     read_questions,
 )
-from training.engine.retrieval import Hit, IndexSettings, Retriever, open_index, update_index
+from training.engine.retrieval import (
+    Hit,
+    IndexSettings,
+    Retriever,
+    advice,
+    open_index,
+    update_index,
+)
 from training.engine.rundir import Row, RunDir
 from training.engine.stopping import raise_if_stopped
 
@@ -158,6 +165,9 @@ class Answering:
         self.index: Retriever | None = None
         if settings.index is not None:
             self.index = expect_chunks(settings, open_index(index_of(run, settings)))
+            said = advice(self.index.settings, self.index.chunks)
+            if said and settings.mode != "bm25":
+                run.events.warning("foreign_script", said)
         run.events.write("phase", name="load")
         self.base: Base = load_base(run.base)
         if settings.adapter is not None:

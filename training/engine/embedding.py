@@ -8,7 +8,7 @@ measured in docs/how-to/retrieve.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,13 @@ Vectors = NDArray[np.float32]
 DEFAULT = "minilm"
 #: Texts that are encoded side by side, of like length.
 BATCH = 16
+
+
+def foreign_letters(texts: Iterable[str]) -> float:
+    """Share of the texts' letters that are not Latin; 0.0 where there are none."""
+    letters = [each for text in texts for each in text if each.isalpha()]
+    latin = sum(each < "\u0250" or "\u1e00" <= each <= "\u1eff" for each in letters)
+    return 1.0 - latin / len(letters) if letters else 0.0
 
 
 def locate_encoder(source: str) -> Path:

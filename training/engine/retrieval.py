@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from training.engine.chunking import Chunk, chunks_of
 from training.engine.config_trl import check
 from training.engine.documents import Document, expect_distinct
-from training.engine.embedding import DEFAULT, Encoder
+from training.engine.embedding import DEFAULT, Encoder, foreign_letters
 from training.engine.errors import DataError, RunFolderError
 from training.engine.files import cannot_write, publish_folder, sha256_of_file, write_file
 from training.engine.rundir import read_rows
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MODES = ("bm25", "dense", "hybrid")
+#: Chunks, and characters of each, from which the script of an index is told.
+SAMPLED = 200
 #: Reciprocal rank fusion's constant (Cormack, Clarke & Büttcher 2009, section 2).
 RRF = 60
 #: Chunks that each of two rankings hands to their fusion, at least.
@@ -162,13 +164,14 @@ def fused(rankings: Iterable[Sequence[tuple[int, float]]]) -> list[tuple[int, fl
 
 @dataclass(frozen=True)
 class Changes:
-    """What an update did, counted in documents; `encoded` in chunks."""
+    """What an update did, counted in documents; `encoded` in chunks. advice: "" or a sentence."""
 
     added: int
     changed: int
     removed: int
     unchanged: int
     encoded: int
+    advice: str
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -353,6 +356,19 @@ def _update(
         removed=len(remove),
         unchanged=len(digests) - len(fresh),
         encoded=encoded,
+        advice=advice(chosen, chunks),
+    )
+
+
+def advice(settings: IndexSettings, chunks: Sequence[Chunk]) -> str:
+    """What whoever ranks by vectors should know of an index; "" where there is nothing to say."""
+    sample = (chunk.text[:SAMPLED] for chunk in chunks[:SAMPLED])
+    if not settings.dense or settings.encoder != DEFAULT or foreign_letters(sample) <= 0.5:
+        return ""
+    return (
+        "most letters here are not Latin, and the packaged encoder is English: bm25 alone finds "
+        "more than hybrid or dense (XQuAD in Chinese: 0.997 of the paragraphs, hybrid 0.876); "
+        "choose the mode bm25, or index with an encoder that knows the language"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def run_index(options: argparse.Namespace) -> int:
         f"{options.folder}: {done.added} added, {done.changed} changed, {done.removed} removed, "
         f"{done.unchanged} as before; {done.encoded} chunks encoded"
     )
+    if done.advice:
+        print(f"note: {done.advice}", file=sys.stderr)
     return EXIT_DONE
 
 
