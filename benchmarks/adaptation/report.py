@@ -67,7 +67,11 @@ def markdown(rows: Sequence[Row]) -> str:
         for row in own:
             cells = [number(n, row.figures[n]) if n in row.figures else "–" for n in names]
             lines.append(line([row.name, *cells, *spent(row), verdict(row)]))
-        notes = [f"- {row.name}: {note}" for row in own for note in row.notes]
+        said: dict[str, list[str]] = {}
+        for row in own:
+            for note in row.notes:
+                said.setdefault(note, []).append(row.name)
+        notes = [f"- {'; '.join(who)}: {note}" for note, who in said.items()]
         parts.append("\n".join([*lines, *([""] if notes else []), *notes]) + "\n")
     return "".join(parts)
 

@@ -16,10 +16,10 @@ MINILM: dict[str, Any] = {
     "threads": THREADS,
     "base": {"source": "minilm"},
     "data": {"max_length": 128, "max_prompt_length": 64},
-    "optim": {"lr": 1e-3, "batch_size": 16, "epochs": 5},
+    "optim": {"lr": 3e-4, "batch_size": 8, "epochs": 12, "warmup_ratio": 0.1},
 }
-#: Of all 77 intents, whose rows make as many steps in fewer epochs.
-MINILM_ALL: dict[str, Any] = MINILM | {"optim": {"lr": 1e-3, "batch_size": 16, "epochs": 3}}
+#: Of all 77 intents, whose rows make twice as many steps in half the epochs.
+MINILM_ALL: dict[str, Any] = MINILM | {"optim": MINILM["optim"] | {"epochs": 6}}
 SMS: dict[str, Any] = MINILM | {"optim": {"lr": 5e-4, "batch_size": 16, "epochs": 3}}
 SMOLLM2: dict[str, Any] = {
     "method": "classify",
