@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,16 +37,17 @@ MODULES = {"ours": "benchmarks.training.ours", "theirs": "benchmarks.training.st
 
 def one_side(name: str, side: Side) -> None:
     """The child process: work once, and say on the last line what was measured."""
-    # Reference log-probs are cached by content: without their pass ours would look faster.
-    shutil.rmtree(CACHE / "logps", ignore_errors=True)
+    # What the engine remembers by content would make the first time look like the second.
+    for remembered in ("logps", "packing"):
+        shutil.rmtree(CACHE / remembered, ignore_errors=True)
     work = getattr(importlib.import_module(MODULES[name]), side.job)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         measured = work(Path(folder), **side.options)
     print("\n" + json.dumps({"peak_mb": peak_mb()} | measured))
 
 
-def measure(row: Row, name: str) -> dict[str, Any]:
-    """Run one side of a row, in a process of its own."""
+def measure(row: Row, name: str) -> dict[str, Any] | None:
+    """Run one side of a row, in a process of its own; None where it was killed for its memory."""
     child = subprocess.run(
         [sys.executable, "-m", "benchmarks.training", "--row", row.name, "--side", name],
         cwd=ROOT,
@@ -60,6 +62,8 @@ def measure(row: Row, name: str) -> dict[str, Any]:
         capture_output=True,
         text=True,
     )
+    if child.returncode == -signal.SIGKILL:
+        return None
     if child.returncode != 0:
         sys.exit(f"bench: {row.name}, {name}, failed:\n{child.stderr[-3000:]}")
     measured: dict[str, Any] = json.loads(child.stdout.strip().split("\n")[-1])
@@ -122,26 +126,35 @@ def measure_group(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for number in range(1, most + 1):
         taken = [row for row in rows if number <= row.rounds]
         for row in taken:
-            ours[row.name].append(measured_once(row, "ours", number))
-        if taken and rows[0].theirs is not None:
-            theirs.append(measured_once(taken[0], "theirs", number))
+            measured = measured_once(row, "ours", number)
+            if measured is None:
+                sys.exit(f"bench: {row.name}, ours, was killed: is there memory left?")
+            ours[row.name].append(measured)
+        if taken and rows[0].theirs is not None and len(theirs) == number - 1:
+            theirs += filter(None, [measured_once(taken[0], "theirs", number)])
     return [row_of(row, ours[row.name], theirs[: len(ours[row.name])]) for row in rows]
 
 
-def measured_once(row: Row, name: str, number: int) -> dict[str, Any]:
-    """One side of a row, beside what the machine could do just before."""
-    peak = measured_peak()
-    measured = measure(row, name) | {"peak": peak}
+def measured_once(row: Row, name: str, number: int) -> dict[str, Any] | None:
+    """One side of a row, beside what the machine could do just before; None where it was killed."""
+    peak = measured_peak() if row.counts_flops else 0.0
+    measured = measure(row, name)
+    begin = f"{row.name:<11} round {number} {name:<7}"
+    if measured is None:
+        print(f"{begin} killed: it wanted more memory than there is", flush=True)
+        return None
+    measured["peak"] = peak
     print(
-        f"{row.name:<11} round {number} {name:<7} {figure(row, measured):.4g} {row.unit}, "
-        f"{measured['peak_mb']:.0f} MB, matrix peak {peak / 1e9:.0f} GFLOP/s",
+        f"{begin} {figure(row, measured):.4g} {row.unit}, "
+        f"{measured['peak_mb']:.0f} MB"
+        + (f", matrix peak {peak / 1e9:.0f} GFLOP/s" if peak else ""),
         flush=True,
     )
     return measured
 
 
 def row_of(row: Row, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The row from its rounds; theirs is empty where there is nothing to stand beside."""
+    """The row from its rounds; theirs is empty where nothing stands beside it, or was killed."""
     all_of = {"ours": ours} | ({"theirs": theirs} if theirs else {})
     found: dict[str, Any] = {"name": row.name, "title": row.title, "unit": row.unit}
     for name, every in all_of.items():
@@ -157,26 +170,26 @@ def row_of(row: Row, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -
         for name, every in all_of.items():
             shares = [useful / each["seconds"] / each["peak"] for each in every]
             found[f"{name}_of_peak"] = round_to(median(shares))
-    if row.theirs is not None:
-        ratios = [
-            figure(row, a) / figure(row, b)
-            for a, b in zip(all_of["ours"], all_of["theirs"], strict=True)
-        ]
+    if theirs:
+        ratios = [figure(row, a) / figure(row, b) for a, b in zip(ours, theirs, strict=False)]
         found["ratio"] = round_to(median(ratios))
         found["ratio_spread"] = [round_to(min(ratios)), round_to(max(ratios))]
         found["memory_ratio"] = round_to(found["ours_peak_mb"] / found["theirs_peak_mb"])
-        found["difference"] = largest_difference(mine, all_of["theirs"][-1])
+        found["difference"] = largest_difference(mine, theirs[-1])
     return found | {
         "reach": row.reach,
         "memory_reach": row.memory_reach,
         "limit": row.limit,
+        "killed": row.theirs is not None and not theirs,
         "misses": misses(row, found),
     }
 
 
 def misses(row: Row, found: dict[str, Any]) -> list[str]:
-    """What the row should have reached and did not."""
+    """What the row should have reached and did not; nothing where there is no other side."""
     missed = []
+    if row.theirs is not None and "ratio" not in found:
+        return missed
     if row.reach is not None:
         short = found["ratio"] > row.reach if row.smaller_is_better else found["ratio"] < row.reach
         if short:
@@ -214,7 +227,13 @@ def show(found: dict[str, Any]) -> None:
         print(f"  ratio  {found['ratio']} [{low} to {high}], memory {found['memory_ratio']}")
     if found.get("difference") is not None:
         print(f"  largest difference {found['difference']:.2g}")
-    print("  MISSED: " + "; ".join(found["misses"]) if found["misses"] else "  reached", flush=True)
+    asked = found["reach"] or found["memory_reach"] or found["limit"]
+    verdict = "reached" if asked else "nothing to reach was set"
+    if found["misses"]:
+        verdict = "MISSED: " + "; ".join(found["misses"])
+    if found["killed"]:
+        verdict = "the other side was killed: it wanted more memory than there is"
+    print(f"  {verdict}", flush=True)
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ FILES = {
     "short": ROOT / "annotate" / "demo_data" / "hh-helpful.jsonl.gz",
 }
 PAIRS = 16
+CONVERSATIONS = 12
 
 
 def preference_rows(file: str = "hh", pairs: int = PAIRS) -> list[dict[str, Any]]:
@@ -43,6 +44,5 @@ def prompt_rows(count: int) -> list[dict[str, Any]]:
 
 def conversation_rows() -> list[dict[str, Any]]:
     """Whole conversations of very different lengths: each prompt with its chosen answer."""
-    return [
-        {"id": row["id"], "messages": row["prompt"] + row["chosen"]} for row in preference_rows()
-    ]
+    rows = preference_rows(pairs=CONVERSATIONS)
+    return [{"id": row["id"], "messages": row["prompt"] + row["chosen"]} for row in rows]

@@ -147,8 +147,8 @@ def dpo(
     trees = [pair.tree for pair in encoded_pairs]
     once = 1 if cached else 2
     return measured | {
-        "compared": response_logps(base, trees, packing).flatten().tolist(),
-        "tokens": tokens_of(encoded_pairs),
+        "compared": response_logps(base, trees[: settings.COMPARED], packing).flatten().tolist(),
+        "tokens": tokens_of(encoded_pairs[: settings.COMPARED]),
         "useful_flops": useful_flops(base, trees, forwards=once, backwards=1, head=once + 1),
     }
 
@@ -168,12 +168,13 @@ def reward(folder: Path) -> dict[str, Any]:
     peak = peak_mb()
     base, pairs, packing = encoded(folder, rows)
     trees = [pair.tree for pair in pairs]
+    scores = tree_scores(base, seeded_head(base), trees[: settings.COMPARED], packing)
     return {
         "amount": len(rows),
         "seconds": seconds_between(events, "train", "save"),
         "peak_mb": peak,
-        "compared": tree_scores(base, seeded_head(base), trees, packing).flatten().tolist(),
-        "tokens": tokens_of(pairs),
+        "compared": scores.flatten().tolist(),
+        "tokens": tokens_of(pairs[: settings.COMPARED]),
         "useful_flops": useful_flops(base, trees, forwards=1, backwards=1, head=0),
     }
 
@@ -184,15 +185,16 @@ def sft(folder: Path) -> dict[str, Any]:
     peak = peak_mb()
     config, base, run = prepared(folder, "sft")
     trees = encode_conversations(base, rows, config.data, run.events)
-    logps = response_logps(base, trees, Packing(config.row_budget, shared=True))
-    scored = torch.tensor([tree.branches[0].n_scored for tree in trees])
+    compared = trees[: settings.COMPARED]
+    logps = response_logps(base, compared, Packing(config.row_budget, shared=True))
+    scored = torch.tensor([tree.branches[0].n_scored for tree in compared])
     return {
         "amount": sum(tree.length for tree in trees),
         "seconds": seconds_between(events, "train", "save"),
         "peak_mb": peak,
         # what the loss is made of: the mean over a conversation's scored tokens
         "compared": (logps.flatten() / scored).tolist(),
-        "tokens": [list(tree.prompt + tree.branches[0].tokens) for tree in trees],
+        "tokens": [list(tree.prompt + tree.branches[0].tokens) for tree in compared],
         "useful_flops": useful_flops(base, trees, forwards=1, backwards=1, head=2),
     }
 
@@ -256,7 +258,7 @@ def ppo(folder: Path, *, value: str = "shared_head", samples_per_prompt: int = 1
 def start(folder: Path, *, warm: bool) -> dict[str, Any]:
     """From the start of a run, imports and conversion done, to where its first step begins."""
     rows = data.preference_rows()
-    sections = {"optim": optim(4), "dpo": {"beta": settings.BETA}}
+    sections = {"optim": optim(4) | {"max_steps": 1}, "dpo": {"beta": settings.BETA}}
     if warm:
         do(write_run(folder / "before", "dpo", rows, **sections))
     started = datetime.now().astimezone()

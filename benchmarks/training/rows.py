@@ -32,6 +32,11 @@ class Row:
     """What our own figure may be at most, where `theirs` is None."""
 
     @property
+    def counts_flops(self) -> bool:
+        """Whether its useful work stands beside the machine's matrix peak."""
+        return self.ours.job in ("dpo", "reward", "sft") and "quantization" not in self.ours.options
+
+    @property
     def smaller_is_better(self) -> bool:
         return self.unit in ("s", "MB")
 

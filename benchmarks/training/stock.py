@@ -143,7 +143,7 @@ def dpo(
     logps: list[float] = []
     tokens: list[list[int]] = []
     if not tuned:
-        encoded = list(trainer.train_dataset)
+        encoded = list(trainer.train_dataset)[: settings.COMPARED]
         for first in range(0, len(encoded), batch):
             part = encoded[first : first + batch]
             both = trainer.compute_ref_log_probs(trainer.model, trainer.data_collator(part))
@@ -180,7 +180,8 @@ def reward(folder: Path) -> dict[str, Any]:
     tokenizer, source = tokenizer_and_source()
     whole = whole_ids(tokenizer, data.preference_rows())
     model = scored_model(source, tokenizer)
-    tokens = [row[side] for row in whole for side in ("chosen_ids", "rejected_ids")]
+    compared = whole[: settings.COMPARED]
+    tokens = [row[side] for row in compared for side in ("chosen_ids", "rejected_ids")]
     with torch.no_grad():
         scores = [float(model(input_ids=torch.tensor([ids])).logits) for ids in tokens]
     tokenizer.pad_token = tokenizer.unk_token
@@ -223,7 +224,7 @@ def sft(folder: Path) -> dict[str, Any]:
     rows = [conversation_ids(tokenizer, row["messages"]) for row in data.conversation_rows()]
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     logps = []
-    for row in rows:
+    for row in rows[: settings.COMPARED]:
         ids, mask = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"][1:]) >= 0
         with torch.no_grad():
             every = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
@@ -242,7 +243,7 @@ def sft(folder: Path) -> dict[str, Any]:
         "amount": sum(len(row["input_ids"]) for row in rows),
         "seconds": timed(trainer),
         "compared": logps,
-        "tokens": [row["input_ids"] for row in rows],
+        "tokens": [row["input_ids"] for row in rows[: settings.COMPARED]],
     }
 
 
