@@ -393,9 +393,9 @@ def decoding_of(
     )
 
 
-#: Above what is counted, runs on a processor hold 120 to 240 MB once they work (`planner_own`, and
+#: Above what is counted, runs on a processor hold 60 to 240 MB once they work (`planner_own`, and
 #: docs/reference/memory-planner.md), whatever their rows; a base of a few kilobytes 24.
-KERNELS = Term("kernels", 180 * 2**20, "what kernels, threads and the allocator keep, as measured")
+KERNELS = Term("kernels", 160 * 2**20, "what kernels, threads and the allocator keep, as measured")
 
 
 def phases_of(
