@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from trl.trainer import utils
 
 from tests.engine.interrupting import terminated_in
 from tests.engine.test_resume import killed_after
@@ -21,6 +22,7 @@ from training.engine.config import from_dict
 from training.engine.errors import ConfigError
 from training.engine.metrics import METRICS
 from training.engine.orpo import log_odds
+from training.engine.trainers import WORDS
 
 QUESTIONS = [f"q{n}" for n in range(16)]
 
@@ -318,6 +320,26 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(
     )
     config = asked("orpo", words, "") | {"adapter": {"init_from": str(spoilt)}}
     assert "the loss of step 1 is nan" in refused(tmp_path / "run", config, train=PAIRS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU TRL's own width stays")
+def test_trl_computes_logits_of_few_words_at_a_time(
+    words: Path, reward_adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the width is a private name of TRL's: a version that calls it otherwise would not be narrowed
+    widths: set[int] = set()
+    fused = utils._ChunkedLogProbFunction
+    apply = fused.apply
+
+    def recording(*arguments: Any) -> Any:
+        widths.add(arguments[5])
+        return apply(*arguments)
+
+    monkeypatch.setattr(fused, "apply", recording)
+    config = asked("grpo", words, reward_adapter, updates=1, epochs=1)
+    folder = make_run(tmp_path / "run", config, prompts=PROMPTS)
+    assert main(["run", str(folder)]) == 0, result(folder)["reason"]
+    assert widths == {WORDS}
 
 
 @pytest.mark.parametrize("method", ["kto", "grpo"])

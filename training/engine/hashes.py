@@ -1,4 +1,4 @@
-"""Hashes of a base's files: gigabytes that do not change are read once, then remembered."""
+"""Hashes of a base's files, and what is remembered by a hash: found out once, then read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from training.engine.errors import EngineError
 from training.engine.files import sha256_of_file, write_file
@@ -26,6 +27,20 @@ def sha256_of_engine() -> str:
     return digest.hexdigest()
 
 
+def recalled(kept: Path, name: str) -> Any:
+    """A value that `remember` kept in a file of the cache; None where none can be read."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads(kept.read_text(encoding="utf-8"))[name]
+    return None
+
+
+def remember(kept: Path, **values: Any) -> None:
+    """Keep values in a file of the cache; where that fails they are found out anew next time."""
+    with contextlib.suppress(OSError, EngineError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_file(kept, json.dumps(values))
+
+
 def remembered_sha256(path: Path, cache: Path) -> str:
     """SHA-256 of a file, looked up in `cache` where it is large and was hashed before.
 
@@ -37,12 +52,11 @@ def remembered_sha256(path: Path, cache: Path) -> str:
         return sha256_of_file(path)
     key = hashlib.sha256(f"{path} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()
     kept = cache / "hashes" / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(kept.read_text(encoding="utf-8"))["sha256"])
+    known = recalled(kept, "sha256")
+    if isinstance(known, str):
+        return known
     digest = sha256_of_file(path)
-    with contextlib.suppress(OSError, EngineError):  # costs the time to hash it again
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_file(kept, json.dumps({"path": str(path), "sha256": digest}))
+    remember(kept, path=str(path), sha256=digest)
     return digest
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +13,8 @@ from training.engine.batching import Packing
 from training.engine.config import RunConfig
 from training.engine.data import Tree
 from training.engine.distributed import everyone
-from training.engine.errors import EngineError, StepZeroError
-from training.engine.files import write_file
-from training.engine.hashes import sha256_of_engine
+from training.engine.errors import StepZeroError
+from training.engine.hashes import recalled, remember, sha256_of_engine
 from training.engine.inputs import machine, record_inputs, versions
 from training.engine.logprobs import PACKING_TOLERANCE, own_log_prob_error, packing_error
 from training.engine.models import Base
@@ -86,17 +83,12 @@ def checked_packing_error(run: RunDir, base: Base, trees: Sequence[Tree]) -> flo
     used = [run.config.base, run.config.adapter, run.config.tuning, base.device.type]
     key = hashlib.sha256(repr([sha256_of_engine(), read, used, trees]).encode()).hexdigest()
     kept = cache_folder() / "packing" / f"{key}.json"
-    known: float | None = None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = float(json.loads(kept.read_text(encoding="utf-8"))["nats"])
-    if everyone(known is not None):
-        assert known is not None  # noqa: S101 - narrows the type
-        return known
+    known = recalled(kept, "nats")
+    if everyone(isinstance(known, float)):
+        return float(known)
     expect_own_log_probs(base, trees[0])
     error = packing_error(base, trees)
-    with contextlib.suppress(OSError, EngineError):  # costs the time to measure it again
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_file(kept, json.dumps({"nats": error}))
+    remember(kept, nats=error)
     return error
 
 
